@@ -1,0 +1,1 @@
+"""Run a backtrader strategy on any exchange that ccxt knows."""

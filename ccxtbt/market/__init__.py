@@ -1,0 +1,1 @@
+"""Data in: history, streams and the hand-over between them."""

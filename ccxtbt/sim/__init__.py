@@ -1,0 +1,1 @@
+"""An exchange to trade on without keys, and to break on purpose."""

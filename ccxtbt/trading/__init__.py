@@ -1,0 +1,1 @@
+"""Orders out: requests, transitions, brackets, account."""
