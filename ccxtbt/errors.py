@@ -23,6 +23,10 @@ class OrderRefusedError(CCXTBTError):
     """The exchange refused the order for good: it is not, and will not be, at the exchange."""
 
 
+class FundsError(OrderRefusedError):
+    """The exchange refused the order for lack of funds or margin."""
+
+
 class OutcomeUnknownError(CCXTBTError):
     """A request was sent and its answer was lost: look up what became of it, never send it again."""
 

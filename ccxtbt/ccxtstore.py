@@ -1,0 +1,233 @@
+"""CCXTStore: the front door: data, broker, notifications, and the one place where cerebro's thread sleeps."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import backtrader as bt
+
+from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.exchange.facts import Facts
+from ccxtbt.inbox import Inbox, inbox_of
+from ccxtbt.market.streams import Streams
+from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
+
+logger = logging.getLogger(__name__)
+
+# Longest sleep of cerebro's thread with nothing to do; also how long a `cerebro.runstop()` from another thread waits.
+PATIENCE_S = 0.25
+# A live data that is not ours has a queue of its own, which only a pass of cerebro looks into.
+PATIENCE_BESIDE_OTHERS_S = 0.01
+
+
+class _OnePerAccount(type):
+    """One store for each (exchange, credentials, sandbox, currency), as a script that makes it twice expects.
+
+    `_singleton` is the last store made; a script that sets it to None starts afresh.
+    """
+
+    _singleton: CCXTStore | None = None
+    _stores: dict[tuple[Any, ...], CCXTStore]
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls._singleton is None:
+            cls._stores = {}
+        fresh = super().__call__(*args, **kwargs)
+        cls._singleton = store = cls._stores.setdefault(fresh.key, fresh)
+        return store
+
+
+class _OnClassOrInstance:
+    """A method that works on a store and, for old scripts, on the class: there it takes the last store made."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, store: CCXTStore | None, owner: type[CCXTStore]) -> Callable[..., Any]:
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            return self._method(store, *args, **kwargs)
+
+        bound.__doc__ = self._method.__doc__
+        return bound
+
+
+class CCXTStore(metaclass=_OnePerAccount):
+    """An account at an exchange: give it to a feed and a broker, or get them from it.
+
+    Parameters
+    ----------
+    exchange : str
+        ccxt's name of the exchange, such as ``'binance'``.
+    currency : str or None
+        Currency in which cash and value are told; None: the quote currency of the first data.
+    config : dict or None
+        ccxt's configuration: ``apiKey``, ``secret``, ``options``, ... It is never logged or shown.
+    retries : int
+        How often a question that failed for a passing reason is asked again. Orders are never sent again blindly.
+    debug : bool
+        Log at DEBUG level.
+    sandbox : bool
+        Use the exchange's test network, REST and WebSocket alike.
+    endpoint : str or None
+        Lead every address through this gateway (``http://host:port``); None: environment variable CCXTBT_ENDPOINT.
+    clock : Clock or None
+        The exchange's time; None: one that follows the exchange's own.
+    facts : Facts or None
+        Overrides what is known of the exchange.
+    orders : str
+        ``'live'``: an order is sent only while its data is LIVE, and rejected with the reason otherwise;
+        ``'always'``: also before.
+    stamp : str or None
+        Datetime of bars: ``'open'``, ``'close'``, ``'close-1ms'``; None: the close (of a day and above: 1 ms before).
+
+    Raises
+    ------
+    ConfigError
+        An argument is wrong; the sentence says which, why and how to mend it.
+    """
+
+    BrokerCls: Any = None
+    DataCls: Any = None
+    _GRANULARITIES = GRANULARITIES
+
+    def __init__(
+        self,
+        exchange: str,
+        currency: str | None = None,
+        config: dict[str, Any] | None = None,
+        retries: int = 5,
+        debug: bool = False,
+        sandbox: bool = False,
+        *,
+        endpoint: str | None = None,
+        clock: Clock | None = None,
+        facts: Facts | None = None,
+        orders: str = "live",
+        stamp: str | None = None,
+    ) -> None:
+        if not isinstance(exchange, str):
+            raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
+        if orders not in {"live", "always"}:
+            raise ConfigError(f"orders={orders!r} is not known: say 'live' or 'always'.")
+        config = dict(config or {})
+        self.currency = currency
+        self.retries = retries
+        self.debug = debug
+        self.orders = orders
+        self.stamp = stamp
+        self.exchange_id = exchange
+        secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
+        fingerprint = hashlib.sha256(secret.encode()).hexdigest()
+        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
+        self.connection = Connection(
+            Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=retries, tap=self._tap
+        )
+        self.connection.notice = self.put_notification
+        self.streams = Streams(self.connection)
+        self.inbox = Inbox()
+        self._env: Any = None
+        self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
+        if debug:
+            logging.getLogger("ccxtbt").setLevel(logging.DEBUG)
+
+    def __repr__(self) -> str:
+        return f"CCXTStore(exchange={self.exchange_id!r}, currency={self.currency!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("A CCXTStore holds keys and connections and is not pickled: make a new one where it is needed.")
+
+    @_OnClassOrInstance
+    def getdata(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Return a feed of this store; arguments as `CCXTFeed`'s."""
+        if self is not None:
+            kwargs.setdefault("store", self)
+        return CCXTStore.DataCls(*args, **kwargs)
+
+    @_OnClassOrInstance
+    def getbroker(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Return the broker of this store; arguments as `CCXTBroker`'s."""
+        if self is not None:
+            kwargs.setdefault("store", self)
+        return CCXTStore.BrokerCls(*args, **kwargs)
+
+    @property
+    def exchange(self) -> Any:
+        """The synchronous ccxt exchange, for calls of your own: it shares clock and budget with everything else."""
+        return self.connection.sync
+
+    ccxt = exchange
+
+    def get_granularity(self, timeframe: int, compression: int) -> str:
+        """Return the exchange's text for a backtrader timeframe, such as ``'5m'``.
+
+        Raises
+        ------
+        NotOfferedError
+            The exchange has no OHLCV, or not this timeframe.
+        """
+        exchange = self.connection.rest or self.exchange
+        if not exchange.has.get("fetchOHLCV"):
+            raise NotOfferedError(f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange.")
+        return from_backtrader(timeframe, compression, exchange.timeframes or None)
+
+    def attach(self, cerebro: Any) -> None:
+        """Join a cerebro: its notifications, its inbox, its start and stop."""
+        if self._env is not cerebro:
+            self._env = cerebro
+            self.inbox = inbox_of(cerebro)
+        if not any(store is self for store in cerebro.stores):
+            cerebro.addstore(self)
+
+    def start(self, data: Any = None, broker: Any = None) -> None:
+        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
+        if not self.connection.running:
+            self.streams = Streams(self.connection)
+            self.connection.start()
+
+    def stop(self) -> None:
+        """Disconnect: end the tasks, the sockets and the I/O thread."""
+        self.connection.stop()
+
+    def put_notification(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Tell `notify_store` something; callable from any thread."""
+        self._notifs.append((msg, args, kwargs))
+        self.inbox.wake()
+
+    def get_notifications(self) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+        """Return what `notify_store` is to hear; called by cerebro at the top of each pass.
+
+        Here cerebro's thread takes what the I/O threads have put, and here alone it sleeps when there is nothing.
+        """
+        if self._env is not None and self._leads():
+            self.inbox.drain(self._patience_s())
+        notifs = []
+        while self._notifs:
+            notifs.append(self._notifs.popleft())
+        return notifs
+
+    def _tap(self, url: str, data: str | bytes) -> bool:
+        return self.streams.tap(url, data)
+
+    def _leads(self) -> bool:
+        """Whether this is the first of our stores in its cerebro: only one of them sleeps."""
+        return next((store for store in self._env.stores if isinstance(store, CCXTStore)), None) is self
+
+    def _patience_s(self) -> float:
+        datas = self._env.datas
+        own = [data for data in datas if isinstance(data, CCXTStore.DataCls)]
+        if not any(feed.expecting for feed in own) or any(feed.ready for feed in own) or self._notifs:
+            return 0.0
+        others = [data for data in datas if not isinstance(data, CCXTStore.DataCls)]
+        if any(data._barstack or data._barstash for data in itertools.chain(own, others)):
+            return 0.0
+        if any(not data._clone for data in others):
+            return PATIENCE_BESIDE_OTHERS_S
+        return PATIENCE_S

@@ -1,0 +1,180 @@
+"""The run-time subclass of an exchange's own ccxt class: our hooks and nothing else.
+
+What is hooked: the clock (`milliseconds`), the request budget (`throttler`), the WebSocket client (raw frames are
+offered to a tap before ccxt parses them, and a subscription learns when its message has left), and, by
+`ColumnsMixin`, OHLCV answers as columns. Everything that knows an exchange stays ccxt's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import ccxt
+import ccxt.pro
+from ccxt.async_support.base.ws.client import Client
+
+from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.columns import ColumnsMixin
+from ccxtbt.exchange.limiter import AsyncThrottle, Limiter, SyncThrottle
+
+# (client URL, raw frame) -> True if the frame was taken and ccxt is not to see it.
+Tap = Callable[[str, str | bytes], bool]
+
+
+class Sender(Protocol):
+    """Who wants to know that its subscribe message has left this machine."""
+
+    def sent(self) -> None:
+        """Take the news; runs on the I/O thread."""
+
+
+# ccxt sends a subscription from callbacks that inherit the context of the `watch_*` call: this is how the message
+# that leaves is matched to the call that made it, for any exchange.
+SENDER: ContextVar[Sender | None] = ContextVar("SENDER", default=None)
+
+
+class TappedClient(Client):  # type: ignore[misc]  # ccxt is not typed
+    """ccxt's WebSocket client with a tap before its parser."""
+
+    tap: Tap | None = None
+
+    def handle_text_or_binary_message(self, data: str | bytes) -> None:
+        """Offer a raw frame to the tap, then to ccxt."""
+        if self.tap is None or not self.tap(self.url, data):
+            super().handle_text_or_binary_message(data)
+
+    async def send(self, message: Any) -> Any:
+        """Send a message and tell the subscription that made it."""
+        result = await super().send(message)
+        sender = SENDER.get()
+        if sender is not None:
+            sender.sent()
+        return result
+
+
+class ClockMixin:
+    """The exchange's time instead of this machine's, wherever ccxt asks for it (signatures, nonces, expiries)."""
+
+    ccxtbt_clock: Clock
+
+    def milliseconds(self) -> int:
+        """Return the exchange's time in ms."""
+        return self.ccxtbt_clock.now_ms()
+
+
+class AsyncMixin(ClockMixin):
+    """Hooks of the asynchronous class, REST and WebSocket."""
+
+    ccxtbt_limiter: Limiter
+    ccxtbt_weight_per_cost: float
+    ccxtbt_tap: Tap | None = None
+
+    def init_throttler(self, cost: float | None = None) -> None:
+        """Put the shared budget where ccxt keeps its own."""
+        self.throttler = AsyncThrottle(self.ccxtbt_limiter, self.ccxtbt_weight_per_cost)
+
+    def client(self, url: str) -> Any:
+        """Return ccxt's client for `url`, tapped."""
+        client = super().client(url)  # type: ignore[misc]  # the mixin stands before ccxt's class
+        if not isinstance(client, TappedClient):
+            client.__class__ = TappedClient
+            client.tap = self.ccxtbt_tap
+        return client
+
+
+class SyncMixin(ClockMixin):
+    """Hooks of the synchronous class, which user code calls directly."""
+
+    ccxtbt_limiter: Limiter
+    ccxtbt_weight_per_cost: float
+
+    def throttle(self, cost: float | None = None) -> None:
+        """Wait for the shared budget."""
+        SyncThrottle(self.ccxtbt_limiter, self.ccxtbt_weight_per_cost)(cost)
+
+
+def exchange_ids() -> list[str]:
+    """Return the names of all exchanges that ccxt knows."""
+    return list(ccxt.exchanges)
+
+
+def _ccxt_class(module: Any, exchange_id: str) -> Any:
+    if exchange_id not in ccxt.exchanges:
+        near = [name for name in ccxt.exchanges if name.startswith(exchange_id[:3])]
+        hint = f"; did you mean {', '.join(near[:5])}?" if near else ""
+        raise ConfigError(f"exchange={exchange_id!r} is not an exchange of ccxt {ccxt.__version__}{hint}")
+    return getattr(module, exchange_id)
+
+
+def open_async(
+    exchange_id: str, config: dict[str, Any], clock: Clock, limiter: Limiter, weight_per_cost: float, tap: Tap | None
+) -> Any:
+    """Return a ccxt exchange for the I/O thread: REST, and WebSocket where ccxt has it.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    module = ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support
+    base = _ccxt_class(module, exchange_id)
+    attributes = {
+        "ccxtbt_clock": clock,
+        "ccxtbt_limiter": limiter,
+        "ccxtbt_weight_per_cost": weight_per_cost,
+        "ccxtbt_tap": staticmethod(tap) if tap else None,
+    }
+    return type(base.__name__, (AsyncMixin, ColumnsMixin, base), attributes)(config)
+
+
+def open_sync(exchange_id: str, config: dict[str, Any], clock: Clock, limiter: Limiter, weight_per_cost: float) -> Any:
+    """Return a synchronous ccxt exchange for user code, on the same clock and budget.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    base = _ccxt_class(ccxt, exchange_id)
+    attributes = {"ccxtbt_clock": clock, "ccxtbt_limiter": limiter, "ccxtbt_weight_per_cost": weight_per_cost}
+    return type(base.__name__, (SyncMixin, base), attributes)(config)
+
+
+def redirect(urls: Any, endpoint: str) -> Any:
+    """Return ccxt's `urls['api']` with every address led through `endpoint`.
+
+    ``https://api.binance.com/api/v3`` becomes ``<endpoint>/api.binance.com/api/v3``: the original host stays in the
+    path, because ccxt and gateways tell services apart by it. WebSocket addresses get ``ws`` or ``wss`` as
+    `endpoint` is ``http`` or ``https``.
+
+    Parameters
+    ----------
+    urls : str, dict, list or None
+        The tree of addresses.
+    endpoint : str
+        ``http://host:port`` or ``https://host:port``, with or without a path.
+
+    Raises
+    ------
+    ConfigError
+        `endpoint` is not such an address.
+    """
+    target = urlsplit(endpoint)
+    if target.scheme not in {"http", "https"} or not target.netloc:
+        raise ConfigError(f"endpoint {endpoint!r} is not an address: write it as http://host:port or https://host:port")
+    if isinstance(urls, dict):
+        return {key: redirect(value, endpoint) for key, value in urls.items()}
+    if isinstance(urls, list):
+        return [redirect(value, endpoint) for value in urls]
+    if not isinstance(urls, str) or "://" not in urls:
+        return urls
+    scheme, rest = urls.split("://", 1)
+    if scheme.startswith("ws"):
+        scheme = "wss" if target.scheme == "https" else "ws"
+    else:
+        scheme = target.scheme
+    return f"{scheme}://{target.netloc}{target.path.rstrip('/')}/{rest}"

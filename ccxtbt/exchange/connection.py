@@ -1,0 +1,306 @@
+"""One I/O thread and the ccxt instances of one account: their life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import ccxt
+
+from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, TryLaterError
+from ccxtbt.exchange import adapter
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.facts import Facts, facts_of
+from ccxtbt.exchange.limiter import Limiter
+from ccxtbt.exchange.retry import retry_with_backoff
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
+CLOCK_SYNC_S = 600.0
+RESTART_DELAY_S = 1.0
+
+# Errors that the same call will meet again, however often it is tried.
+FINAL = (
+    ccxt.BadRequest,
+    ccxt.BadSymbol,
+    ccxt.ArgumentsRequired,
+    ccxt.AuthenticationError,
+    ccxt.PermissionDenied,
+    ccxt.NotSupported,
+)
+
+
+def as_ours(error: Exception, doing: str) -> CCXTBTError:
+    """Return `error` of ccxt as our exception, named by what the caller does next, with `doing` in its sentence."""
+    if isinstance(error, CCXTBTError):
+        return error
+    text = f"{doing} failed: {type(error).__name__}: {error}"
+    if isinstance(error, ccxt.AuthenticationError):
+        return ConfigError(f"{text}. Check apiKey and secret in config, and that the key may do this.")
+    if isinstance(error, ccxt.NotSupported):
+        return NotOfferedError(text)
+    if isinstance(error, FINAL):
+        return ConfigError(text)
+    if isinstance(error, ccxt.OperationFailed | OSError | TimeoutError):
+        return TryLaterError(f"{text}. The exchange or the network does not answer now; try again later.")
+    return DataError(text)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What makes a connection: an exchange and who uses it. Its `repr` carries no secret.
+
+    Attributes
+    ----------
+    exchange_id : str
+        ccxt's name of the exchange.
+    config : dict
+        ccxt's configuration, with keys; never shown.
+    sandbox : bool
+        Use the exchange's test network, REST and WebSocket alike.
+    endpoint : str or None
+        Gateway through which every address is led; None: the environment variable CCXTBT_ENDPOINT, else the
+        exchange itself.
+    """
+
+    exchange_id: str
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
+    sandbox: bool = False
+    endpoint: str | None = None
+
+
+class Connection:
+    """The I/O thread of an account: an event loop, one asynchronous ccxt exchange, a clock and a budget.
+
+    `start` and `stop` may be called again and again, from one thread at a time. Everything named `async` runs on the
+    I/O thread only; `call` and `spawn` bring work there from others.
+
+    Parameters
+    ----------
+    account : Account
+        Exchange and credentials.
+    clock : Clock or None
+        The exchange's time; None: one that follows the exchange's own.
+    facts : Facts or None
+        Overrides the table of facts.
+    retries : int
+        How often a question that failed for a passing reason is asked again.
+    tap : callable or None
+        Sees raw WebSocket frames before ccxt does.
+
+    Attributes
+    ----------
+    notice : callable
+        Hears, from the I/O thread, what the user should be told; by default nobody.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        clock: Clock | None = None,
+        facts: Facts | None = None,
+        retries: int = 5,
+        tap: adapter.Tap | None = None,
+    ) -> None:
+        self.account = account
+        self.clock = clock or Clock()
+        self.facts = facts_of(account.exchange_id, facts)
+        self.limiter = Limiter.of(self.facts.rest_windows, rate=self.clock.rate)
+        self.retries = retries
+        self.notice: Callable[[str], None] = logger.debug
+        self.rest: Any = None
+        self._tap = tap
+        self._sync: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pid = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the I/O thread of this process is up."""
+        return self._thread is not None and self._thread.is_alive() and self._pid == os.getpid()
+
+    @property
+    def markets(self) -> dict[str, Any]:
+        """ccxt's markets by unified symbol, as loaded at start."""
+        return self.rest.markets if self.rest is not None and self.rest.markets else {}
+
+    @property
+    def sync(self) -> Any:
+        """The synchronous ccxt exchange for user code, on the same clock and budget; made on first use."""
+        if self._sync is None:
+            self._sync = adapter.open_sync(
+                self.account.exchange_id, self._config(), self.clock, self.limiter, self.facts.weight_per_cost
+            )
+            self._aim(self._sync)
+            if self.markets:
+                self._sync.set_markets(list(self.markets.values()), self.rest.currencies)
+        return self._sync
+
+    def start(self) -> None:
+        """Start the I/O thread, load the markets and set the clock; nothing happens if it runs already.
+
+        Raises
+        ------
+        ConfigError
+            The exchange, the endpoint or the credentials cannot be right.
+        TryLaterError
+            The exchange does not answer.
+        """
+        if self.running:
+            return
+        self._pid = os.getpid()
+        self._tasks = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
+        )
+        self._thread.start()
+        try:
+            self.call(self._open)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End all tasks, close all sockets and the thread; nothing happens if it does not run."""
+        if not self.running:
+            return
+        loop, thread = self._loop, self._thread
+        assert loop is not None
+        assert thread is not None
+        try:
+            self.call(self._close, timeout_s=timeout_s)
+        except concurrent.futures.TimeoutError:
+            logger.warning("%s: not all connections closed within %g s.", self.account.exchange_id, timeout_s)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout_s)
+        loop.close()
+        self._loop = self._thread = None
+        self.rest = None
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout_s: float | None = None) -> T:
+        """Run a coroutine function on the I/O thread and wait for its result.
+
+        Raises
+        ------
+        ConfigError
+            The connection is not started.
+        concurrent.futures.TimeoutError
+            No result within `timeout_s`; the coroutine was cancelled.
+        """
+        if not self.running or self._loop is None:
+            raise ConfigError(f"The connection to {self.account.exchange_id} is not started: start the store first.")
+        future = asyncio.run_coroutine_threadsafe(function(*args), self._loop)
+        try:
+            return future.result(timeout_s)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
+        """Run a coroutine function as a task of its own until `stop`; callable from any thread.
+
+        A task that fails is logged and started again after a pause; one that returns is done.
+        """
+        if self._loop is None:
+            raise ConfigError(f"The connection to {self.account.exchange_id} is not started: start the store first.")
+        if threading.current_thread() is self._thread:
+            self._create_task(function, args, name)
+        else:
+            self._loop.call_soon_threadsafe(self._create_task, function, args, name)
+
+    async def fetch_page(
+        self, symbol: str, timeframe: str, since_ms: int | None, limit: int | None, params: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Fetch one page of bars as columns, trying again where that can help."""
+        fetch = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.fetch_columns)
+        return await fetch(symbol, timeframe, since_ms, limit, params)
+
+    @staticmethod
+    def is_final(error: Exception) -> bool:
+        """Whether trying again cannot cure `error`."""
+        return isinstance(error, FINAL)
+
+    def _config(self) -> dict[str, Any]:
+        """Return ccxt's configuration: the user's, with the options that spare start-up calls below it."""
+        config = dict(self.account.config)
+        config["options"] = {**self.facts.startup_options, **config.get("options", {})}
+        config.setdefault("enableRateLimit", True)
+        return config
+
+    def _aim(self, exchange: Any) -> None:
+        """Point a ccxt exchange at the test network or the gateway that was asked for."""
+        if self.account.sandbox:
+            exchange.set_sandbox_mode(True)
+        endpoint = self.account.endpoint or os.environ.get(ENDPOINT_VARIABLE)
+        if endpoint:
+            exchange.urls["api"] = adapter.redirect(exchange.urls["api"], endpoint)
+
+    async def _open(self) -> None:
+        name = self.account.exchange_id
+        self.rest = adapter.open_async(
+            name, self._config(), self.clock, self.limiter, self.facts.weight_per_cost, self._tap
+        )
+        self._aim(self.rest)
+        try:
+            await self._sync_clock()
+            await retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.load_markets)()
+        except Exception as error:
+            raise as_ours(error, f"Loading the markets of {name}") from error
+        self.spawn(self._keep_clock, name="clock")
+
+    async def _close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.rest is not None:
+            await self.rest.close()
+        # What ccxt started of its own (ping loops, reads that were pending) ends here too.
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    async def _sync_clock(self) -> None:
+        if not self.rest.has.get("fetchTime"):
+            return
+        fetch_time = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self._read_clock)
+        await fetch_time()
+
+    async def _read_clock(self) -> None:
+        sent_s = self.clock.monotonic()
+        server_ms = await self.rest.fetch_time()
+        self.clock.synced(int(server_ms), sent_s, self.clock.monotonic())
+
+    async def _keep_clock(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_SYNC_S)
+            await self._sync_clock()
+
+    def _create_task(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(self._supervise(function, args, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervise(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
+        while True:
+            try:
+                await function(*args)
+                return  # noqa: TRY300  # the one way out; an `else` would hide it
+            except Exception as error:
+                logger.exception("%s: the task %r failed and is started again.", self.account.exchange_id, name)
+                self.notice(f"{name}: {type(error).__name__}: {error}")
+                await asyncio.sleep(RESTART_DELAY_S)

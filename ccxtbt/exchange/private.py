@@ -1,0 +1,234 @@
+"""Orders, trades and balances of one account: private REST calls and streams, on the I/O thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import aiohttp
+import ccxt
+
+from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TryLaterError
+from ccxtbt.exchange.adapter import SENDER
+from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.limiter import LANE, Lane
+
+logger = logging.getLogger(__name__)
+
+# The exchange answered that it will not have the order: it is not there and will not be.
+REFUSED = (
+    ccxt.InvalidOrder,
+    ccxt.BadRequest,
+    ccxt.BadSymbol,
+    ccxt.ArgumentsRequired,
+    ccxt.PermissionDenied,
+    ccxt.AuthenticationError,
+    ccxt.AccountSuspended,
+    ccxt.OperationRejected,
+    ccxt.NotSupported,
+)
+# The request was turned away before matching could see it.
+NOT_REACHED = (ccxt.RateLimitExceeded, ccxt.DDoSProtection, ccxt.InvalidNonce, ccxt.OnMaintenance)
+
+# How long a request that was turned away is tried again before the order is given up, and between tries.
+SUBMIT_DEADLINE_S = 30.0
+SUBMIT_PAUSE_S = 1.0
+# An order whose answer was lost is absent only after the request can no longer be accepted (Binance's recvWindow as
+# ccxt sends it) and this many look-ups in a row have not found it.
+VALIDITY_MS = 10_000
+LOOK_UPS = 3
+LOOK_UP_PAUSE_MS = 1_000
+
+BACKOFF_S = 0.5
+BACKOFF_MAX_S = 30.0
+
+
+class AccountSink(Protocol):
+    """What the private streams call, on the I/O thread."""
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Take an order as ccxt parses it."""
+
+    def trade(self, trade: dict[str, Any]) -> None:
+        """Take a trade of ours as ccxt parses it."""
+
+    def balance(self, balance: dict[str, Any]) -> None:
+        """Take a balance as ccxt parses it."""
+
+    def up(self) -> None:
+        """The stream of orders and trades is (again) subscribed: what happened before must be asked for."""
+
+    def down(self, reason: str) -> None:
+        """The stream broke: events may be lost from now on."""
+
+
+def not_reached(error: BaseException) -> bool:
+    """Whether `error` proves that the request never reached the exchange's matching."""
+    return isinstance(error, NOT_REACHED) or isinstance(error.__cause__, aiohttp.ClientConnectorError)
+
+
+class Private:
+    """The private side of a connection.
+
+    Parameters
+    ----------
+    connection : Connection
+        The account.
+    sink : AccountSink
+        Hears what the streams bring.
+    """
+
+    def __init__(self, connection: Connection, sink: AccountSink) -> None:
+        self._connection = connection
+        self._sink = sink
+
+    def follow(self) -> None:
+        """Start the streams of orders, trades and balances where the exchange has them."""
+        rest = self._connection.rest
+        streams: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[Any], None]]] = []
+        if rest.has.get("watchOrders"):
+            streams.append(("orders", rest.watch_orders, self._orders))
+        if rest.has.get("watchMyTrades"):
+            streams.append(("trades", rest.watch_my_trades, self._trades))
+        if rest.has.get("watchBalance"):
+            streams.append(("balance", rest.watch_balance, self._sink.balance))
+        for name, watch, handle in streams:
+            self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
+
+    async def submit(
+        self, symbol: str, order_type: str, side: str, amount: Any, price: Any, params: dict[str, Any], client_id: str
+    ) -> dict[str, Any]:
+        """Send one order, and return it as ccxt parses the answer.
+
+        What provably never reached matching is sent again under the same client id. An order whose answer was lost
+        is never sent again: it is looked up.
+
+        Raises
+        ------
+        OrderRefusedError
+            It is not at the exchange and will not be; `FundsError` for lack of funds.
+        OutcomeUnknownError
+            The exchange could not be asked what became of it.
+        """
+        LANE.set(Lane.ORDER)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + SUBMIT_DEADLINE_S
+        parameters = {**params, self._connection.facts.client_id_param: client_id}
+        while True:
+            sent_ms = self._connection.clock.now_ms()
+            try:
+                order = await self._connection.rest.create_order(symbol, order_type, side, amount, price, parameters)
+            except ccxt.InsufficientFunds as error:
+                raise FundsError(str(error)) from error
+            except Exception as error:
+                if not_reached(error):
+                    if loop.time() > deadline_s:
+                        raise OrderRefusedError(
+                            f"The order was turned away for {SUBMIT_DEADLINE_S:g} s and never sent: {error}"
+                        ) from error
+                    logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
+                    await asyncio.sleep(SUBMIT_PAUSE_S)
+                    continue
+                if isinstance(error, REFUSED) and "duplicate" not in str(error).lower():
+                    raise OrderRefusedError(str(error)) from error
+                logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
+                return await self._settle(client_id, symbol, sent_ms)
+            return dict(order)
+
+    async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
+        """Cancel an order and return what the exchange says of it.
+
+        Raises
+        ------
+        OutcomeUnknownError
+            It may or may not be cancelled: look at the order.
+        """
+        LANE.set(Lane.ORDER)
+        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        try:
+            return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
+        except Exception as error:
+            # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
+            raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
+
+    async def find(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any] | None:
+        """Return the order as the exchange knows it; None where it says that there is no such order.
+
+        Raises
+        ------
+        TryLaterError
+            The exchange could not be asked.
+        """
+        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        try:
+            return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
+        except ccxt.OrderNotFound:
+            return None
+        except Exception as error:
+            raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
+
+    async def trades(self, symbol: str, since_ms: int) -> list[dict[str, Any]]:
+        """Return our trades of a market since `since_ms`, oldest first."""
+        limit = 1_000
+        trades: list[dict[str, Any]] = []
+        while True:
+            page = await self._connection.rest.fetch_my_trades(symbol, since_ms, limit)
+            fresh = [trade for trade in page if all(trade["id"] != known["id"] for known in trades[-limit:])]
+            trades += fresh
+            if len(page) < limit or not fresh:
+                return trades
+            since_ms = fresh[-1]["timestamp"]
+
+    async def balance(self) -> dict[str, Any]:
+        """Return the account's balance as ccxt parses it."""
+        return dict(await self._connection.rest.fetch_balance())
+
+    def sent(self) -> None:
+        """A subscription of the private stream has left."""
+        self._sink.up()
+
+    async def _settle(self, client_id: str, symbol: str, sent_ms: int) -> dict[str, Any]:
+        clock = self._connection.clock
+        absent = failures = 0
+        while True:
+            try:
+                order = await self.find(None, client_id, symbol)
+            except TryLaterError:
+                failures += 1
+                logger.warning("Order %s: its look-up failed %d times; trying on.", client_id, failures)
+            else:
+                if order is not None:
+                    return order
+                absent = absent + 1 if clock.now_ms() > sent_ms + VALIDITY_MS else 0
+                if absent >= LOOK_UPS:
+                    raise OrderRefusedError(
+                        f"Order {client_id} never arrived: its answer was lost and, {VALIDITY_MS / 1000:g} s later, "
+                        f"{LOOK_UPS} look-ups did not find it."
+                    )
+            await asyncio.sleep(clock.wait_s(clock.now_ms() + LOOK_UP_PAUSE_MS))
+
+    async def _watch(self, name: str, watch: Callable[[], Awaitable[Any]], handle: Callable[[Any], None]) -> None:
+        if name != "balance":
+            SENDER.set(self)
+        failures = 0
+        while True:
+            try:
+                handle(await watch())
+                failures = 0
+            except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here; each means: subscribe again
+                failures += 1
+                reason = f"{type(error).__name__}: {error}"
+                logger.warning("The private stream of %s broke (%s).", name, reason)
+                self._sink.down(reason)
+                await asyncio.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2**failures)))
+
+    def _orders(self, orders: list[dict[str, Any]]) -> None:
+        for order in orders:
+            self._sink.order(order)
+
+    def _trades(self, trades: list[dict[str, Any]]) -> None:
+        for trade in trades:
+            self._sink.trade(trade)

@@ -1,0 +1,53 @@
+"""The one hand-over from the I/O threads to cerebro's thread."""
+
+from __future__ import annotations
+
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+
+class Receiver(Protocol):
+    """What an item is addressed to: a feed, a broker or a store."""
+
+    def receive(self, item: Any) -> None:
+        """Take an item; runs on cerebro's thread."""
+
+
+class Inbox:
+    """A queue of (receiver, item): any thread puts, cerebro's thread drains.
+
+    One serves all the stores of a cerebro, so that there is one place to sleep and whatever arrives first, from
+    whichever exchange, wakes the strategy.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Receiver | None, Any]] = SimpleQueue()
+
+    def put(self, receiver: Receiver, item: Any) -> None:
+        """Hand `item` to `receiver` on cerebro's thread; callable from any thread."""
+        self._queue.put((receiver, item))
+
+    def wake(self) -> None:
+        """End a `drain` that waits."""
+        self._queue.put((None, None))
+
+    def drain(self, wait_s: float = 0.0) -> None:
+        """Deliver all that has arrived; if there is nothing, wait up to `wait_s` seconds for the first item."""
+        try:
+            item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+            while True:
+                receiver, payload = item
+                if receiver is not None:
+                    receiver.receive(payload)
+                item = self._queue.get_nowait()
+        except Empty:
+            return
+
+
+_INBOXES: WeakKeyDictionary[Any, Inbox] = WeakKeyDictionary()
+
+
+def inbox_of(cerebro: Any) -> Inbox:
+    """Return the inbox that all stores of `cerebro` share."""
+    return _INBOXES.setdefault(cerebro, Inbox())
