@@ -37,6 +37,8 @@ INTERVALS: dict[str, int] = {
 # The epoch was a Thursday; Binance's weeks begin on Monday.
 _FIRST_MONDAY_MS = 4 * DAY_MS
 
+_FLIP = bytes([1, 0]) + bytes(254)
+
 
 class TradeLike(Protocol):
     """The attributes of a trade that a bar is made of."""
@@ -171,7 +173,7 @@ def aggregate_columns(
     ts_ms: Sequence[int],
     price_ticks: Sequence[int],
     qty_steps: Sequence[int],
-    buyer_is_maker: Sequence[int],
+    buyer_is_maker: bytes,
 ) -> list[Bar]:
     """Return the bars of trades that come as columns: `aggregate` for intervals of a fixed length, quickly.
 
@@ -181,25 +183,29 @@ def aggregate_columns(
         Length of a bar, counted from the epoch: any interval below a week.
     first_id : int
         Id of the first trade; the others follow it without a gap.
-    ts_ms, price_ticks, qty_steps, buyer_is_maker : sequences of int
+    ts_ms, price_ticks, qty_steps : sequences of int
         The trades, in time order; lists are fastest.
+    buyer_is_maker : bytes
+        1 for a trade in which the seller took, else 0.
     """
+    buyer_took = buyer_is_maker.translate(_FLIP)
     quotes = list(map(mul, price_ticks, qty_steps))
-    taker_qty = [0 if maker else qty for maker, qty in zip(buyer_is_maker, qty_steps, strict=True)]
+    taker_qty = list(map(mul, qty_steps, buyer_took))
+    taker_quotes = list(map(mul, quotes, buyer_took))
     bars: list[Bar] = []
     i, n = 0, len(ts_ms)
     while i < n:
         open_ms = ts_ms[i] - ts_ms[i] % length_ms
         bar = Bar(open_ms, open_ms + length_ms, price_ticks[i])
         j = bisect_left(ts_ms, bar.end_ms, i, n)
-        prices, taken = price_ticks[i:j], taker_qty[i:j]
+        prices = price_ticks[i:j]
         bar.high = max(prices)
         bar.low = min(prices)
         bar.close = prices[-1]
         bar.volume = sum(qty_steps[i:j])
         bar.quote = sum(quotes[i:j])
-        bar.taker_volume = sum(taken)
-        bar.taker_quote = sum(map(mul, prices, taken))
+        bar.taker_volume = sum(taker_qty[i:j])
+        bar.taker_quote = sum(taker_quotes[i:j])
         bar.n_trades = j - i
         bar.first_id, bar.last_id = first_id + i, first_id + j - 1
         bars.append(bar)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from ccxtbt.sim.spec import Spec
+from ccxtbt.sim.kline import DAY_MS, HOUR_MS, Bar
+from ccxtbt.sim.pages import Pages
+from ccxtbt.sim.spec import E8, Spec, e8_text
+from ccxtbt.sim.tape import Hour, RecordedTape, SeededTape, noise
 
 QuietBars = Literal["skip", "flat"]
+
+MAX_LEVELS = 5_000
+"""Depth of the synthetic book, as deep as Binance shows."""
+
+# Hours of trades kept at hand: the one of now, its neighbours, and those of a request or two.
+_KEEP_HOURS = 6
 
 
 @dataclass(slots=True)
@@ -52,40 +63,73 @@ class Market:
     def __init__(
         self, spec: Spec, seed: int, start_ms: int, history_ms: int = 0, quiet_bars: QuietBars = "skip"
     ) -> None:
+        self._set_up(spec, SeededTape(spec, seed, start_ms), start_ms, start_ms - history_ms, quiet_bars)
+
+    def _set_up(
+        self,
+        spec: Spec,
+        tape: SeededTape | RecordedTape,
+        start_ms: int,
+        history_start_ms: int,
+        quiet_bars: QuietBars,
+    ) -> None:
+        """Stand at `start_ms` on a tape."""
         self.spec = spec
         self.quiet_bars = quiet_bars
         self.start_ms = start_ms
-        self.history_start_ms = start_ms
-        self.last: Trade | None = None
-        raise NotImplementedError
+        self.history_start_ms = history_start_ms - history_start_ms % HOUR_MS
+        self._tape = tape
+        self._hours: dict[int, Hour | None] = {}
+        self._pages = Pages(spec, self._hour, self.history_start_ms, flat=quiet_bars == "flat")
+        self._tick_e8, self._step_e8 = spec.tick_e8, spec.step_e8
+        past = self.trades(limit=1, now_ms=start_ms)
+        self.last: Trade | None = past[0] if past else None
+        self._number = start_ms // HOUR_MS
+        self._live = self._hour(self._number)
+        self._next = bisect_right(self._live.ts_ms, start_ms) if self._live else 0
 
     def price(self, ticks: int) -> Decimal:
         """Return a price in ticks as a Decimal."""
-        raise NotImplementedError
+        return ticks * self.spec.tick_size
 
     def qty(self, steps: int) -> Decimal:
         """Return a quantity in steps as a Decimal."""
-        raise NotImplementedError
+        return steps * self.spec.step_size
 
     def price_text(self, ticks: int) -> str:
         """Return a price in ticks as Binance writes it, with eight decimals."""
-        raise NotImplementedError
+        return e8_text(ticks * self._tick_e8)
 
     def qty_text(self, steps: int) -> str:
         """Return a quantity in steps as Binance writes it, with eight decimals."""
-        raise NotImplementedError
+        return e8_text(steps * self._step_e8)
 
     def quote_text(self, ticks_steps: int) -> str:
         """Return a worth in ticks times steps as text with eight decimals, further ones cut off."""
-        raise NotImplementedError
+        return e8_text(ticks_steps * self._tick_e8 * self._step_e8 // E8)
 
     def next_ms(self) -> int | None:
         """Return when the next trade after `last` happens, None if a replay is over."""
-        raise NotImplementedError
+        live = self._live
+        while live is None or self._next >= len(live.ts_ms):
+            number = self._tape.next_hour(self._number)
+            if number is None:
+                return None
+            self._number = number
+            live = self._live = self._hour(number)
+            self._next = 0
+        return live.ts_ms[self._next]
 
     def advance(self, to_ms: int) -> list[Trade]:
         """Return the trades after those already returned, up to and with `to_ms`; the last becomes `last`."""
-        raise NotImplementedError
+        happened = []
+        while (ts_ms := self.next_ms()) is not None and ts_ms <= to_ms:
+            live = cast("Hour", self._live)
+            happened.append(_trade(live, self._next))
+            self._next += 1
+        if happened:
+            self.last = happened[-1]
+        return happened
 
     def klines(
         self,
@@ -115,7 +159,7 @@ class Market:
             ``[open_ms, o, h, l, c, v, close_ms, quote_volume, n_trades, taker_base, taker_quote, '0']``, numbers with
             decimals as text of eight decimals, `close_ms` the bar's last ms.
         """
-        raise NotImplementedError
+        return cast("list[list[Any]]", json.loads(self.klines_json(interval, start_ms, end_ms, limit, now_ms=now_ms)))
 
     def klines_json(
         self,
@@ -127,7 +171,7 @@ class Market:
         now_ms: int,
     ) -> bytes:
         """Return what `klines` returns, as JSON: closed rows are written once and kept, so a page costs a join."""
-        raise NotImplementedError
+        return self._pages.page(interval, start_ms, end_ms, limit, now_ms)
 
     def trades(
         self,
@@ -142,7 +186,27 @@ class Market:
 
         With `from_id` or `start_ms` the first `limit` from there, else the last ones (up to `end_ms`).
         """
-        raise NotImplementedError
+        to_ms = now_ms if end_ms is None else min(end_ms, now_ms)
+        if from_id is not None:
+            number = self._tape.hour_of(from_id)
+            found = [] if number is None else self._forward(number, from_id, self.history_start_ms, to_ms, limit)
+        elif start_ms is not None:
+            found = self._forward(start_ms // HOUR_MS, 0, start_ms, to_ms, limit)
+        else:
+            found = self._backward(to_ms, limit)
+        return found
+
+    def bar(self, interval: str, now_ms: int) -> Bar | None:
+        """Return the bar that holds `now_ms`, of the trades up to then; None if it has none yet."""
+        return self._pages.bar(interval, now_ms)
+
+    def close_before(self, ms: int) -> int | None:
+        """Return the price in ticks of the last trade before `ms`, None if there is none."""
+        return self._pages.close_before(ms)
+
+    def row(self, bar: Bar) -> list[Any]:
+        """Return a bar as a row of `klines`."""
+        return cast("list[Any]", json.loads(self._pages.encode(bar)))
 
     def agg_trades(
         self,
@@ -161,7 +225,23 @@ class Market:
 
         It changes with every trade and is a pure function of it. `Exchange.book` adds the accounts' own orders.
         """
-        raise NotImplementedError
+        last = self.last
+        if last is None:
+            return
+        spread = max(1, round(last.price_ticks * 2e-5))
+        gap = max(1, spread // 2)
+        worth = self.spec.trade_value / float(self.spec.tick_size * self.spec.step_size)
+        if side == "bid":
+            best, gap = last.price_ticks - (0 if last.buyer_is_maker else spread), -gap
+        else:
+            best = last.price_ticks + (spread if last.buyer_is_maker else 0)
+        key = (last.id << 14) + (0 if side == "bid" else MAX_LEVELS)
+        for level in range(MAX_LEVELS):
+            price_ticks = best + level * gap
+            if price_ticks <= 0:
+                return
+            share = (0.2 + 2 * noise(key + level)) * (1 + level / 20)
+            yield price_ticks, max(1, round(worth * share / price_ticks))
 
     def ticker(self, now_ms: int) -> dict[str, Any]:
         """Return the rolling 24-hour statistics as of `now_ms`.
@@ -173,7 +253,71 @@ class Market:
             weightedAvgPrice, prevClosePrice, lastPrice, lastQty, openPrice, highPrice, lowPrice, volume, quoteVolume
             (text); openTime, closeTime, firstId, lastId, count (int).
         """
-        raise NotImplementedError
+        open_ms = now_ms - DAY_MS
+        day = self._pages.span(open_ms, now_ms) or Bar(open_ms + 1, now_ms + 1, 0)
+        before = self.close_before(open_ms + 1) or 0
+        last = self.trades(limit=1, now_ms=now_ms)
+        change = self.price(day.close - day.open)
+        percent = Decimal(100 * (day.close - day.open)) / day.open if day.open else Decimal(0)
+        average = day.quote * self.spec.tick_size / day.volume if day.volume else Decimal(0)
+        return {
+            "symbol": self.spec.symbol,
+            "priceChange": f"{change:.8f}",
+            "priceChangePercent": f"{percent:.3f}",
+            "weightedAvgPrice": f"{average:.8f}",
+            "prevClosePrice": self.price_text(before),
+            "lastPrice": self.price_text(last[0].price_ticks if last else 0),
+            "lastQty": self.qty_text(last[0].qty_steps if last else 0),
+            "openPrice": self.price_text(day.open),
+            "highPrice": self.price_text(day.high),
+            "lowPrice": self.price_text(day.low),
+            "volume": self.qty_text(day.volume),
+            "quoteVolume": self.quote_text(day.quote),
+            "openTime": open_ms,
+            "closeTime": now_ms,
+            "firstId": day.first_id,
+            "lastId": day.last_id,
+            "count": day.n_trades,
+        }
+
+    def _hour(self, number: int) -> Hour | None:
+        """Return the trades of an hour, future ones too; None for an hour without any or before the history."""
+        if number * HOUR_MS < self.history_start_ms:
+            return None
+        hour = self._hours.get(number)
+        if hour is None:
+            hour = self._hours[number] = self._tape.hour(number)
+            if len(self._hours) > _KEEP_HOURS:
+                # A list, since another thread may be reading: iterating the dict itself would fail.
+                self._hours.pop(next(iter(list(self._hours))), None)
+        return hour
+
+    def _forward(self, number: int | None, from_id: int, from_ms: int, to_ms: int, limit: int) -> list[Trade]:
+        """Return the first `limit` trades from an id and a time on, beginning with the hour `number`."""
+        found: list[Trade] = []
+        first_number = self.history_start_ms // HOUR_MS
+        number = first_number if number is None else max(number, first_number)
+        while number is not None and number * HOUR_MS <= to_ms and len(found) < limit:
+            hour = self._hour(number)
+            if hour is not None:
+                first = max(from_id - hour.first_id, bisect_left(hour.ts_ms, from_ms))
+                stop = min(bisect_right(hour.ts_ms, to_ms), first + limit - len(found))
+                found += [_trade(hour, i) for i in range(first, stop)]
+            number = self._tape.next_hour(number)
+        return found
+
+    def _backward(self, to_ms: int, limit: int) -> list[Trade]:
+        """Return the last `limit` trades up to `to_ms`."""
+        found: list[Trade] = []
+        number = to_ms // HOUR_MS
+        while number * HOUR_MS >= self.history_start_ms and len(found) < limit:
+            hour = self._hour(number)
+            if hour is not None:
+                stop = bisect_right(hour.ts_ms, to_ms)
+                first = max(0, stop - limit + len(found))
+                found = [_trade(hour, i) for i in range(first, stop)] + found
+            number -= 1
+        return found
 
 
 class Replay(Market):
@@ -206,4 +350,11 @@ class Replay(Market):
         quiet_bars: QuietBars = "skip",
         first_id: int = 1,
     ) -> None:
-        raise NotImplementedError
+        tape = RecordedTape(spec, trades, first_id)
+        begin_ms = tape.first_ms if start_ms is None else start_ms
+        self._set_up(spec, tape, begin_ms, tape.first_ms, quiet_bars)
+
+
+def _trade(hour: Hour, i: int) -> Trade:
+    """Return one trade of an hour."""
+    return Trade(hour.first_id + i, hour.ts_ms[i], hour.price_ticks[i], hour.qty_steps[i], bool(hour.buyer_is_maker[i]))

@@ -13,6 +13,11 @@ E8 = 10**8
 UNIT = Decimal(1).scaleb(-8)
 
 
+def e8_text(value: int) -> str:
+    """Return a number in units of 1e-8, not below 0, as text with eight decimals."""
+    return f"{value // E8}.{value % E8:08d}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """A symbol: names, price and quantity grid, limits on orders, and the character of its seeded trades.
@@ -108,9 +113,12 @@ class Spec:
             Any other field of `Spec`; wins over what the trades say.
         """
         first: Decimal | None = None
+        worth, count = Decimal(0), 0
         price_digits = qty_digits = 0
         for _, price, qty, _ in trades:
             first = first or Decimal(price)
+            worth += Decimal(price) * Decimal(qty)
+            count += 1
             price_digits = max(price_digits, _decimals(price))
             qty_digits = max(qty_digits, _decimals(qty))
         if first is None:
@@ -123,6 +131,7 @@ class Spec:
             "min_price": tick,
             "min_qty": step,
             "min_notional": Decimal(0),
+            "trade_value": float(worth / count),
         }
         return cls(symbol=symbol, base=base, quote=quote, **(fields | more))
 
