@@ -7,6 +7,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from typing import Any
 from urllib.parse import parse_qsl
 
 _DECIMAL = re.compile(r"^([0-9]{1,20})(\.[0-9]{1,20})?$")
@@ -18,14 +19,29 @@ MAX_AHEAD_MS = 1_000
 
 
 class Refusal(Exception):  # noqa: N818 - named by what the exchange does: it is an answer, not a failure of the server
-    """The exchange refuses a request: HTTP status, Binance's code and message, further headers."""
+    """The exchange refuses a request: HTTP status, Binance's code and message, further headers and data."""
 
-    def __init__(self, status: int, code: int, msg: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: int,
+        msg: str,
+        headers: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(status, code, msg)
         self.status = status
         self.code = code
         self.msg = msg
         self.headers = dict(headers or {})
+        self.data = data
+
+    def body(self) -> dict[str, Any]:
+        """Return the refusal as Binance writes it."""
+        error: dict[str, Any] = {"code": self.code, "msg": self.msg}
+        if self.data is not None:
+            error["data"] = dict(self.data)
+        return error
 
 
 def mandatory(name: str) -> Refusal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .binance_access import Refusal
+from ccxtbt.sim.binance_access import Refusal
 
 MINUTE_MS = 60_000
 Params = Mapping[str, str]
@@ -54,7 +54,6 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/aggTrades"): 4,
     ("GET", "/api/v3/klines"): 2,
     ("GET", "/api/v3/uiKlines"): 2,
-    ("GET", "/api/v3/avgPrice"): 2,
     ("GET", "/api/v3/ticker/24hr"): _by_symbols(2, 80, up_to_20=2, up_to_100=40),
     ("GET", "/api/v3/ticker/price"): _by_symbols(2, 4),
     ("GET", "/api/v3/ticker/bookTicker"): _by_symbols(2, 4),
