@@ -198,10 +198,11 @@ def aggregate_columns(
         open_ms = ts_ms[i] - ts_ms[i] % length_ms
         bar = Bar(open_ms, open_ms + length_ms, price_ticks[i])
         j = bisect_left(ts_ms, bar.end_ms, i, n)
-        prices = price_ticks[i:j]
-        bar.high = max(prices)
-        bar.low = min(prices)
-        bar.close = prices[-1]
+        if j > i + 1:
+            prices = price_ticks[i:j]
+            bar.high = max(prices)
+            bar.low = min(prices)
+            bar.close = prices[-1]
         bar.volume = sum(qty_steps[i:j])
         bar.quote = sum(quotes[i:j])
         bar.taker_volume = sum(taker_qty[i:j])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, cast
+
+import orjson
 
 from ccxtbt.sim.kline import DAY_MS, HOUR_MS, Bar
 from ccxtbt.sim.pages import Pages
@@ -124,12 +125,14 @@ class Market:
         """Return the trades after those already returned, up to and with `to_ms`; the last becomes `last`."""
         happened = []
         while (ts_ms := self.next_ms()) is not None and ts_ms <= to_ms:
-            live = cast("Hour", self._live)
-            happened.append(_trade(live, self._next))
-            self._next += 1
-        if happened:
-            self.last = happened[-1]
+            happened.append(self.step())
         return happened
+
+    def step(self) -> Trade:
+        """Let the next trade happen and return it; only where `next_ms` is not None."""
+        self.last = trade = _trade(cast("Hour", self._live), self._next)
+        self._next += 1
+        return trade
 
     def klines(
         self,
@@ -159,7 +162,7 @@ class Market:
             ``[open_ms, o, h, l, c, v, close_ms, quote_volume, n_trades, taker_base, taker_quote, '0']``, numbers with
             decimals as text of eight decimals, `close_ms` the bar's last ms.
         """
-        return cast("list[list[Any]]", json.loads(self.klines_json(interval, start_ms, end_ms, limit, now_ms=now_ms)))
+        return cast("list[list[Any]]", orjson.loads(self.klines_json(interval, start_ms, end_ms, limit, now_ms=now_ms)))
 
     def klines_json(
         self,
@@ -206,7 +209,7 @@ class Market:
 
     def row(self, bar: Bar) -> list[Any]:
         """Return a bar as a row of `klines`."""
-        return cast("list[Any]", json.loads(self._pages.encode(bar)))
+        return cast("list[Any]", orjson.loads(self._pages.encode(bar)))
 
     def agg_trades(
         self,
@@ -240,7 +243,7 @@ class Market:
             price_ticks = best + level * gap
             if price_ticks <= 0:
                 return
-            share = (0.2 + 2 * noise(key + level)) * (1 + level / 20)
+            share = (0.5 + 8 * noise(key + level)) * (1 + level / 20)
             yield price_ticks, max(1, round(worth * share / price_ticks))
 
     def ticker(self, now_ms: int) -> dict[str, Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from heapq import heappop, heappush
+from typing import Literal, TypeVar, cast
 
 from ccxtbt.sim.account import Account, Balance
 from ccxtbt.sim.clock import Clock
+from ccxtbt.sim.desk import Desk, Offer, quote_of
 from ccxtbt.sim.events import BalanceEvent, BookTickerEvent, Event, KlineEvent, OrderEvent, TradeEvent
-from ccxtbt.sim.market import Market
-from ccxtbt.sim.orders import Fill, Order, OrderRequest, Reject
+from ccxtbt.sim.filters import check, check_count, check_parameters, check_quantity
+from ccxtbt.sim.market import Market, Trade
+from ccxtbt.sim.orders import PRICED, STOPS, Fill, Order, OrderRequest, OrderType, Reject, Side, TimeInForce
+from ccxtbt.sim.spec import UNIT
+from ccxtbt.sim.streams import KlineStream
 
 __all__ = [
     "Account",
@@ -26,6 +32,14 @@ __all__ = [
     "Reject",
     "TradeEvent",
 ]
+
+_T = TypeVar("_T")
+
+_ZERO = Decimal(0)
+_NO_ID = "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
+
+# On the agenda, what closes at a moment comes before what trades at it.
+_TICK, _TRADE = 0, 1
 
 
 class Exchange:
@@ -78,11 +92,29 @@ class Exchange:
         self.fee_coin_discount = fee_coin_discount
         self.orders: list[Order] = []
         self.accounts: dict[str, Account] = {}
-        raise NotImplementedError
+        self._kline_push_ms = kline_push_ms
+        self._desks = {symbol: Desk(market) for symbol, market in self.markets.items()}
+        self._by_id: dict[tuple[Account, str, int], Order] = {}
+        self._by_client_id: dict[tuple[Account, str, str], Order] = {}
+        self._fills: dict[tuple[Account, str], list[Fill]] = {}
+        self._executions = 0
+        self._client_ids = 0
+        self._events: list[Event] = []
+        self._changed: dict[Account, dict[str, None]] = {}
+        self._watched: dict[tuple[str, str], int] = {}
+        self._streams: dict[str, dict[str, KlineStream]] = {symbol: {} for symbol in self.markets}
+        # What happens next, as (ms, _TICK or _TRADE, serial number, whose): a stream's frame or a market's trade.
+        self._agenda: list[tuple[int, int, int, KlineStream | Desk]] = []
+        self._serial = 0
+        self._now_ms = max((market.start_ms for market in self.markets.values()), default=0)
+        for desk in self._desks.values():
+            desk.market.advance(self._now_ms)
+            self._expect_trade(desk)
 
     def add_account(self, account: Account) -> Account:
         """Open an account and return it."""
-        raise NotImplementedError
+        self.accounts[account.api_key] = account
+        return account
 
     def account(self, api_key: str) -> Account:
         """Return the account of a key.
@@ -92,7 +124,9 @@ class Exchange:
         Reject
             -2015 if there is none.
         """
-        raise NotImplementedError
+        if api_key not in self.accounts:
+            raise Reject(-2015, "Invalid API-key, IP, or permissions for action.")
+        return self.accounts[api_key]
 
     def market(self, symbol: str) -> Market:
         """Return a symbol's market.
@@ -102,7 +136,7 @@ class Exchange:
         Reject
             -1121 if there is none.
         """
-        raise NotImplementedError
+        return self._desk(symbol).market
 
     def watch(self, symbol: str, stream: str) -> None:
         """Have events of a public stream from now on; calls are counted.
@@ -121,19 +155,32 @@ class Exchange:
         ValueError
             For a stream that is not there.
         """
-        raise NotImplementedError
+        market = self._desk(symbol).market
+        if stream not in {"trade", "bookTicker"} and stream not in self._streams[symbol]:
+            push_ms = self._kline_push_ms or (1000 if stream == "1s" else 2000)
+            kline = KlineStream(market, stream, push_ms, self._now_ms)
+            self._streams[symbol][stream] = kline
+            self._expect_tick(kline, kline.begin())
+        self._watched[symbol, stream] = self._watched.get((symbol, stream), 0) + 1
 
     def unwatch(self, symbol: str, stream: str) -> None:
         """Take one `watch` back; events end with the last."""
-        raise NotImplementedError
+        left = self._watched.get((symbol, stream), 0) - 1
+        if left > 0:
+            self._watched[symbol, stream] = left
+            return
+        self._watched.pop((symbol, stream), None)
+        self._streams.get(symbol, {}).pop(stream, None)
 
     def advance(self, to_ms: int) -> list[Event]:
         """Let everything up to and with `to_ms` happen and return all events since the last call, in time order."""
-        raise NotImplementedError
+        self._run_to(to_ms)
+        return self.drain()
 
     def drain(self) -> list[Event]:
         """Return the events since the last call without letting time pass: what a request has just caused."""
-        raise NotImplementedError
+        events, self._events = self._events, []
+        return events
 
     def check(self, account: Account, request: OrderRequest) -> None:
         """Do what `place` does up to the filters, and place nothing: ``/api/v3/order/test``.
@@ -143,7 +190,11 @@ class Exchange:
         Reject
             As `place`, but for balances and immediate triggers.
         """
-        raise NotImplementedError
+        desk = self._desk(request.symbol)
+        check_parameters(request)
+        check(desk.market.spec, request, desk.last_price())
+        mine = [order for order in desk.orders() if order.account is account]
+        check_count(desk.market.spec, len(mine), sum(not order.working for order in mine), request)
 
     def place(self, account: Account, request: OrderRequest) -> Order:
         """Accept an order at the clock's time, execute what can be executed at once, and return it.
@@ -156,7 +207,35 @@ class Exchange:
             -1013 with the filter's name, -1100 to -1121 for parameters, -2010 for balance, duplicates, a maker order
             that would take and a stop that would trigger at once.
         """
-        raise NotImplementedError
+        now_ms = self._catch_up()
+        self.check(account, request)
+        desk = self._desks[request.symbol]
+        order = self._make_order(account, request, now_ms)
+        previous = self._by_client_id.get((account, order.symbol, order.client_id))
+        if previous is not None and previous.is_open:
+            raise Reject(-2010, "Duplicate order sent.")
+        if desk.is_reached(order):
+            raise Reject(-2010, "Stop price would trigger immediately.")
+        takes = self._plan(desk, order) if order.working else []
+        if order.type == "LIMIT_MAKER" and takes:
+            raise Reject(-2010, "Order would immediately match and take.")
+        if order.orig_quote_qty:
+            order.orig_qty = sum((qty for _, qty in takes), _ZERO)
+            check_quantity(desk.market.spec, order.orig_qty)
+        self._check_funds(order, takes)
+
+        order.order_id = desk.next_order_id()
+        self.orders.append(order)
+        self._by_id[account, order.symbol, order.order_id] = order
+        self._by_client_id[account, order.symbol, order.client_id] = order
+        self._lock(order)
+        self._report(order, "NEW", now_ms)
+        if order.working:
+            self._execute(desk, order, takes, now_ms)
+        else:
+            desk.waiting.append(order)
+        self._report_balances(now_ms)
+        return order
 
     def cancel(
         self,
@@ -173,7 +252,15 @@ class Exchange:
         Reject
             -2011 if no such order is open.
         """
-        raise NotImplementedError
+        now_ms = self._catch_up()
+        if order_id is None and client_id is None:
+            raise Reject(-1102, _NO_ID)
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None or not order.is_open:
+            raise Reject(-2011, "Unknown order sent.")
+        self._end(order, "CANCELED", now_ms, cancel_id or self._new_client_id())
+        self._report_balances(now_ms)
+        return order
 
     def cancel_all(self, account: Account, symbol: str) -> list[Order]:
         """Cancel every open order of a symbol.
@@ -183,7 +270,14 @@ class Exchange:
         Reject
             -2011 if there is none.
         """
-        raise NotImplementedError
+        now_ms = self._catch_up()
+        orders = self.open_orders(account, symbol)
+        if not orders:
+            raise Reject(-2011, "Unknown order sent.")
+        for order in orders:
+            self._end(order, "CANCELED", now_ms, self._new_client_id())
+        self._report_balances(now_ms)
+        return orders
 
     def query(self, account: Account, symbol: str, order_id: int | None = None, client_id: str | None = None) -> Order:
         """Return an order, the latest of that client id.
@@ -193,11 +287,20 @@ class Exchange:
         Reject
             -2013 if there is none, -1102 if neither id is given.
         """
-        raise NotImplementedError
+        self._catch_up()
+        if order_id is None and client_id is None:
+            raise Reject(-1102, _NO_ID)
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None:
+            raise Reject(-2013, "Order does not exist.")
+        return order
 
     def open_orders(self, account: Account, symbol: str | None = None) -> list[Order]:
         """Return the open orders of a symbol, or of all."""
-        raise NotImplementedError
+        self._catch_up()
+        desks = self._desks.values() if symbol is None else [self._desk(symbol)]
+        mine = (order for desk in desks for order in desk.orders() if order.account is account)
+        return sorted(mine, key=lambda order: (order.symbol, order.order_id))
 
     def all_orders(
         self,
@@ -209,7 +312,12 @@ class Exchange:
         limit: int = 500,
     ) -> list[Order]:
         """Return orders whatever their state: from `order_id` on or within the times, else the last `limit`."""
-        raise NotImplementedError
+        self._catch_up()
+        self._desk(symbol)
+        mine = [order for order in self.orders if order.account is account and order.symbol == symbol]
+        if order_id is not None:
+            return [order for order in mine if order.order_id >= order_id][:limit]
+        return _within(mine, [order.created_ms for order in mine], start_ms, end_ms, limit)
 
     def my_trades(
         self,
@@ -222,8 +330,349 @@ class Exchange:
         limit: int = 500,
     ) -> list[Fill]:
         """Return fills: of an order, from a trade id on, or within the times, else the last `limit`."""
-        raise NotImplementedError
+        self._catch_up()
+        self._desk(symbol)
+        mine = self._fills.get((account, symbol), [])
+        if order_id is not None:
+            mine = [fill for fill in mine if fill.order_id == order_id]
+        if from_id is not None:
+            return [fill for fill in mine if fill.trade_id >= from_id][:limit]
+        return _within(mine, [fill.ts_ms for fill in mine], start_ms, end_ms, limit)
 
     def book(self, symbol: str, limit: int = 100) -> tuple[int, list[tuple[str, str]], list[tuple[str, str]]]:
         """Return (update id, bids, asks), best first, each (price, quantity) as text."""
-        raise NotImplementedError
+        self._catch_up()
+        desk = self._desk(symbol)
+        last = desk.market.last
+        bids, asks = self._side(desk, "BUY", limit), self._side(desk, "SELL", limit)
+        return (0 if last is None else last.id), bids, asks
+
+    # Time
+
+    def _catch_up(self) -> int:
+        """Let everything happen that is due by the clock, and return the time."""
+        self._run_to(self.clock.now_ms())
+        return self._now_ms
+
+    def _run_to(self, to_ms: int) -> None:
+        agenda = self._agenda
+        while agenda and agenda[0][0] <= to_ms:
+            at_ms, kind, _, whose = heappop(agenda)
+            if kind == _TICK:
+                self._on_tick(cast("KlineStream", whose), at_ms)
+            else:
+                desk = cast("Desk", whose)
+                self._on_trade(desk, desk.market.step())
+                self._expect_trade(desk)
+        self._now_ms = max(self._now_ms, to_ms)
+
+    def _expect_trade(self, desk: Desk) -> None:
+        next_ms = desk.market.next_ms()
+        if next_ms is not None:
+            self._serial += 1
+            heappush(self._agenda, (next_ms, _TRADE, self._serial, desk))
+
+    def _expect_tick(self, stream: KlineStream, at_ms: int | None) -> None:
+        if at_ms is not None:
+            self._serial += 1
+            heappush(self._agenda, (at_ms, _TICK, self._serial, stream))
+
+    def _on_tick(self, stream: KlineStream, at_ms: int) -> None:
+        """Send a bar's frame if one is due and somebody still watches."""
+        if self._streams[stream.symbol].get(stream.interval) is not stream:
+            return
+        frame, next_ms = stream.tick(at_ms)
+        if frame is not None:
+            self._events.append(frame)
+        self._expect_tick(stream, next_ms)
+
+    def _on_trade(self, desk: Desk, trade: Trade) -> None:
+        """Announce a public trade and let it hit the orders."""
+        symbol = desk.market.spec.symbol
+        if (symbol, "trade") in self._watched:
+            self._events.append(TradeEvent(trade.ts_ms, symbol, trade))
+        for stream in self._streams[symbol].values():
+            for at_ms in stream.add(trade):
+                self._expect_tick(stream, at_ms)
+        desk.renew_depth()
+        if desk.resting["BUY"] or desk.resting["SELL"]:
+            self._hit(desk, trade)
+        if desk.waiting:
+            self._trigger(desk, trade.ts_ms)
+        if (symbol, "bookTicker") in self._watched:
+            self._events.append(self._book_ticker(desk, trade))
+        self._report_balances(trade.ts_ms)
+
+    def _hit(self, desk: Desk, trade: Trade) -> None:
+        """Fill resting orders whose price a public trade reached or passed, by no more than its quantity."""
+        price, left = desk.market.price(trade.price_ticks), desk.market.qty(trade.qty_steps)
+        buys = [order for order in desk.resting["BUY"] if order.price >= price]
+        sells = [order for order in desk.resting["SELL"] if order.price <= price]
+        for order in buys + sells:
+            qty = min(left, order.remaining)
+            if qty > 0:
+                self._fill(desk, order, order.price, qty, desk.next_trade_id(), trade.ts_ms, is_maker=True)
+                left -= qty
+
+    def _trigger(self, desk: Desk, now_ms: int) -> None:
+        """Set those stops to work whose price the last trade reached."""
+        for order in [order for order in desk.waiting if desk.is_reached(order)]:
+            desk.waiting.remove(order)
+            order.working = True
+            order.working_ms = order.updated_ms = now_ms
+            self._report(order, "NEW", now_ms)
+            self._execute(desk, order, self._plan(desk, order), now_ms)
+
+    # Orders
+
+    def _make_order(self, account: Account, request: OrderRequest, now_ms: int) -> Order:
+        """Return a request as an order that has no id yet and touches nothing."""
+        working = request.type not in STOPS
+        return Order(
+            account=account,
+            order_id=0,
+            client_id=request.client_id or self._new_client_id(),
+            symbol=request.symbol,
+            side=cast("Side", request.side),
+            type=cast("OrderType", request.type),
+            time_in_force=cast("TimeInForce", request.time_in_force or "GTC"),
+            price=request.price or _ZERO,
+            stop_price=request.stop_price or _ZERO,
+            orig_qty=request.quantity or _ZERO,
+            orig_quote_qty=request.quote_qty or _ZERO,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+            working=working,
+            working_ms=now_ms if working else -1,
+        )
+
+    def _plan(self, desk: Desk, order: Order) -> list[tuple[Offer, Decimal]]:
+        """Return what an order would take from the book now."""
+        limit = order.price if order.type in PRICED else None
+        qty: Decimal | None = order.remaining
+        budget: Decimal | None = None
+        if order.orig_quote_qty:
+            qty, budget = None, order.orig_quote_qty
+        elif order.type in {"STOP_LOSS", "TAKE_PROFIT"} and order.side == "BUY":
+            # The price may have run past the stop for which funds are locked: the rest must be free, or is not bought.
+            budget = order.locked + order.account.balance(desk.market.spec.quote).free
+        return desk.plan(order.side, qty, budget, limit)
+
+    def _check_funds(self, order: Order, takes: Iterable[tuple[Offer, Decimal]]) -> None:
+        """Refuse an order that its account cannot pay for."""
+        if order.type == "MARKET" and order.side == "BUY":
+            needed = sum((quote_of(offer.price, qty) for offer, qty in takes), _ZERO)
+        else:
+            needed = order.orig_qty if order.side == "SELL" else _lock_of(order)
+        if order.account.balance(self._spent(order)).free < needed:
+            raise Reject(-2010, "Account has insufficient balance for requested action.")
+
+    def _execute(self, desk: Desk, order: Order, takes: list[tuple[Offer, Decimal]], now_ms: int) -> None:
+        """Take from the book what was planned; then rest, or expire what is left."""
+        is_limit = order.type in PRICED
+        if order.time_in_force == "FOK" and sum((qty for _, qty in takes), _ZERO) < order.remaining:
+            takes = []
+        for offer, qty in takes:
+            trade_id = desk.next_trade_id()
+            if offer.order is None:
+                desk.take(order.side, offer, qty)
+            else:
+                self._fill(desk, offer.order, offer.price, qty, trade_id, now_ms, is_maker=True)
+            self._fill(desk, order, offer.price, qty, trade_id, now_ms, is_maker=False)
+        if not order.is_open:
+            return
+        if is_limit and order.time_in_force == "GTC":
+            desk.rest(order)
+        else:
+            self._end(order, "EXPIRED", now_ms)
+
+    def _fill(
+        self,
+        desk: Desk,
+        order: Order,
+        price: Decimal,
+        qty: Decimal,
+        trade_id: int,
+        now_ms: int,
+        *,
+        is_maker: bool,
+    ) -> None:
+        """Execute some of an order: quantities, balances, fee, report."""
+        spec, account, is_buyer = desk.market.spec, order.account, order.side == "BUY"
+        quote = quote_of(price, qty)
+        paid, received = (quote, qty) if is_buyer else (qty, quote)
+        gained = spec.base if is_buyer else spec.quote
+        order.executed += qty
+        order.cum_quote += quote
+        order.updated_ms = now_ms
+        order.status = "FILLED" if order.executed == order.orig_qty else "PARTIALLY_FILLED"
+        self._lock(order)
+        self._deposit(account, self._spent(order), -paid)
+        self._deposit(account, gained, received)
+        commission, commission_asset = self._commission(desk, account, gained, received, is_maker=is_maker)
+        self._deposit(account, commission_asset, -commission)
+        fill = Fill(
+            trade_id,
+            order.order_id,
+            order.symbol,
+            now_ms,
+            price,
+            qty,
+            quote,
+            commission,
+            commission_asset,
+            is_buyer,
+            is_maker,
+        )
+        order.fills.append(fill)
+        self._fills.setdefault((account, order.symbol), []).append(fill)
+        if order.status == "FILLED":
+            desk.remove(order)
+        self._report(order, "TRADE", now_ms, fill=fill)
+
+    def _commission(
+        self, desk: Desk, account: Account, gained: str, received: Decimal, *, is_maker: bool
+    ) -> tuple[Decimal, str]:
+        """Return the fee of a fill and the coin that it is paid in: the fee coin if there is enough, else the gain."""
+        share = self.maker_fee if is_maker else self.taker_fee
+        coin = self.fee_coin
+        if coin is not None and (rate := self._worth_in_fee_coin(desk, gained)) is not None:
+            fee = (received * share * (1 - self.fee_coin_discount) * rate).quantize(UNIT, ROUND_DOWN)
+            if fee <= account.balance(coin).free:
+                return fee, coin
+        return (received * share).quantize(UNIT, ROUND_DOWN), gained
+
+    def _worth_in_fee_coin(self, desk: Desk, asset: str) -> Decimal | None:
+        """Return how much of the fee coin one unit of a symbol's coin is worth, by last prices."""
+        if asset == self.fee_coin:
+            return Decimal(1)
+        spec = desk.market.spec
+        rate = desk.last_price() if asset == spec.base else Decimal(1)
+        if spec.quote != self.fee_coin:
+            fee_desk = self._desks.get(f"{self.fee_coin}{spec.quote}")
+            fee_price = fee_desk.last_price() if fee_desk else None
+            rate = rate / fee_price if rate is not None and fee_price is not None else None
+        return rate
+
+    def _end(
+        self, order: Order, status: Literal["CANCELED", "EXPIRED"], now_ms: int, cancel_id: str | None = None
+    ) -> None:
+        """Close an order with something left of it, and free what it locked."""
+        self._desks[order.symbol].remove(order)
+        order.status = status
+        order.updated_ms = now_ms
+        self._lock(order)
+        self._report(order, status, now_ms, cancel_id=cancel_id)
+
+    # Balances
+
+    def _spent(self, order: Order) -> str:
+        """Return the coin that an order pays with."""
+        spec = self.markets[order.symbol].spec
+        return spec.quote if order.side == "BUY" else spec.base
+
+    def _lock(self, order: Order) -> None:
+        """Lock what the order needs as it stands now, or free what it needs no longer."""
+        needed = _lock_of(order) if order.is_open else _ZERO
+        if needed != order.locked:
+            asset = self._spent(order)
+            order.account.lock(asset, needed - order.locked)
+            order.locked = needed
+            self._changed.setdefault(order.account, {})[asset] = None
+
+    def _deposit(self, account: Account, asset: str, amount: Decimal) -> None:
+        account.deposit(asset, amount)
+        self._changed.setdefault(account, {})[asset] = None
+
+    def _report_balances(self, now_ms: int) -> None:
+        """Announce the balances that changed since the last report, once each."""
+        for account, assets in self._changed.items():
+            account.updated_ms = now_ms
+            balances = ((asset, account.balance(asset)) for asset in assets)
+            changes = tuple((asset, balance.free, balance.locked) for asset, balance in balances)
+            self._events.append(BalanceEvent(now_ms, account, changes))
+        self._changed.clear()
+
+    # Reports and look-ups
+
+    def _report(
+        self,
+        order: Order,
+        exec_type: Literal["NEW", "TRADE", "CANCELED", "EXPIRED"],
+        now_ms: int,
+        fill: Fill | None = None,
+        cancel_id: str | None = None,
+    ) -> None:
+        self._executions += 1
+        event = OrderEvent(
+            ts_ms=now_ms,
+            account=order.account,
+            order=order,
+            exec_type=exec_type,
+            status=order.status,
+            working=order.working,
+            executed=order.executed,
+            cum_quote=order.cum_quote,
+            fill=fill,
+            client_id=cancel_id or order.client_id,
+            orig_client_id=order.client_id if cancel_id else "",
+            execution_id=self._executions,
+        )
+        self._events.append(event)
+
+    def _book_ticker(self, desk: Desk, trade: Trade) -> BookTickerEvent:
+        bids, asks = self._side(desk, "BUY", 1), self._side(desk, "SELL", 1)
+        bid, bid_qty = bids[0] if bids else ("0.00000000", "0.00000000")
+        ask, ask_qty = asks[0] if asks else ("0.00000000", "0.00000000")
+        return BookTickerEvent(trade.ts_ms, desk.market.spec.symbol, trade.id, bid, bid_qty, ask, ask_qty)
+
+    def _side(self, desk: Desk, side: Side, limit: int) -> list[tuple[str, str]]:
+        """Return one side of the visible book: depth on which an account's order has got the better is not shown."""
+        taker: Side = "SELL" if side == "BUY" else "BUY"
+        against = desk.resting[taker]
+        levels: dict[Decimal, Decimal] = {}
+        for offer in desk.offers(taker):
+            if offer.order is None and against:
+                barrier = against[0].price
+                if offer.price >= barrier if side == "BUY" else offer.price <= barrier:
+                    continue
+            if len(levels) == limit and offer.price not in levels:
+                break
+            levels[offer.price] = levels.get(offer.price, _ZERO) + offer.qty
+        return [(f"{price:.8f}", f"{qty:.8f}") for price, qty in levels.items()]
+
+    def _desk(self, symbol: str) -> Desk:
+        if symbol not in self._desks:
+            raise Reject(-1121, "Invalid symbol.")
+        return self._desks[symbol]
+
+    def _find(self, account: Account, symbol: str, order_id: int | None, client_id: str | None) -> Order | None:
+        self._desk(symbol)
+        if order_id is None:
+            return self._by_client_id.get((account, symbol, client_id or ""))
+        order = self._by_id.get((account, symbol, order_id))
+        return order if order is None or client_id in {None, order.client_id} else None
+
+    def _new_client_id(self) -> str:
+        self._client_ids += 1
+        return f"sim{self._client_ids:019d}"
+
+
+def _lock_of(order: Order) -> Decimal:
+    """Return what an open order must hold of the coin that it pays with."""
+    if order.type == "MARKET":
+        return _ZERO
+    if order.side == "SELL":
+        return order.remaining
+    price = order.price if order.type in PRICED else order.stop_price
+    return (price * order.remaining).quantize(UNIT, ROUND_UP)
+
+
+def _within(items: list[_T], times_ms: list[int], start_ms: int | None, end_ms: int | None, limit: int) -> list[_T]:
+    """Return the items of a stretch of time: its first `limit` if a start is given, else its last ones."""
+    found = [
+        item
+        for item, ts_ms in zip(items, times_ms, strict=True)
+        if (start_ms is None or ts_ms >= start_ms) and (end_ms is None or ts_ms <= end_ms)
+    ]
+    return found[-limit:] if start_ms is None else found[:limit]

@@ -70,7 +70,7 @@ class Spec:
     percent_down: Decimal = Decimal("0.2")
     max_orders: int = 200
     max_algo_orders: int = 5
-    trades_per_minute: float = 20.0
+    trades_per_minute: float = 12.0
     trade_value: float = 250.0
     volatility: float = 0.0006
     quiet: float = 0.05
