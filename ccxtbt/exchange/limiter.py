@@ -26,6 +26,8 @@ from ccxtbt._ratelimit import Gate, Rule, Ticket, Turn
 from ccxtbt.errors import ConfigError
 
 __all__ = [
+    "LANE",
+    "ORDERS_PLACED",
     "AsyncThrottle",
     "Lane",
     "Limiter",
@@ -34,8 +36,6 @@ __all__ = [
     "RuleStats",
     "SyncThrottle",
     "in_lane",
-    "lane",
-    "orders_placed",
     "rules_from_ccxt",
     "rules_from_table",
     "weight_per_cost",
@@ -54,10 +54,10 @@ class Lane(IntEnum):
     HISTORY = 2
 
 
-lane: ContextVar[Lane] = ContextVar("lane", default=Lane.HISTORY)
+LANE: ContextVar[Lane] = ContextVar("LANE", default=Lane.HISTORY)
 """The lane in which the calls of this context run."""
 
-orders_placed: ContextVar[float] = ContextVar("orders_placed", default=0.0)
+ORDERS_PLACED: ContextVar[float] = ContextVar("ORDERS_PLACED", default=0.0)
 """How many orders the call of this context places: what the key's budget of orders is charged."""
 
 
@@ -71,13 +71,13 @@ def in_lane(which: Lane, orders: float = 0.0) -> Generator[None]:
     orders : float, default 0.0
         Orders that the call places.
     """
-    lane_token = lane.set(which)
-    orders_token = orders_placed.set(orders)
+    lane_token = LANE.set(which)
+    orders_token = ORDERS_PLACED.set(orders)
     try:
         yield
     finally:
-        orders_placed.reset(orders_token)
-        lane.reset(lane_token)
+        ORDERS_PLACED.reset(orders_token)
+        LANE.reset(lane_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,10 @@ class Limiter(Gate):
     clock_ns : callable, optional
         Nanoseconds of a monotonic clock, by default that of ``time.monotonic_ns``.
     on_freeze : callable, optional
-        Called with (seconds, reason) whenever a freeze begins or is extended.
+        Called with (seconds, reason) whenever a freeze is asked for.
+    rate : float, default 1.0
+        Exchange seconds that pass in one second here: 1 but for a simulated exchange. Windows, freezes and ages are
+        told in the exchange's time; `rules` and waits are in time here.
 
     Examples
     --------
@@ -247,9 +250,11 @@ class Limiter(Gate):
         rules: Sequence[Rule] = (),
         clock_ns: Callable[[], int] | None = None,
         on_freeze: Callable[[float, str], None] | None = None,
+        rate: float = 1.0,
     ) -> None:
         super().__init__(rules, clock_ns)
         self.on_freeze = on_freeze
+        self.rate = rate
         self._arrivals: deque[_Place] = deque()
         self._returned: deque[_Place] = deque()
         self._lines: list[deque[_Place]] = [deque() for _ in Lane]
@@ -263,6 +268,41 @@ class Limiter(Gate):
         self._waits = 0
         self._waited_ns = 0
         self._longest_ns = 0
+
+    @classmethod
+    def of(
+        cls,
+        windows: Iterable[tuple[float, float]],
+        *,
+        rate_limit_ms: float = 0.0,
+        rate: float = 1.0,
+        per_call: bool = False,
+    ) -> Limiter:
+        """Make the budget of an exchange from what is known of it.
+
+        Parameters
+        ----------
+        windows : iterable of (limit, window_ms)
+            Published limits; none: `rate_limit_ms` is used.
+        rate_limit_ms : float, default 0.0
+            ccxt's ``rateLimit``; 0 is no limit.
+        rate : float, default 1.0
+            Exchange seconds that pass in one second here.
+        per_call : bool, default False
+            The windows count calls, not weight.
+
+        Raises
+        ------
+        ConfigError
+            A limit, window or rate that is not positive.
+        """
+        table = tuple(windows)
+        rules = (
+            rules_from_table(table, rate=rate, per_call=per_call)
+            if table
+            else rules_from_ccxt(rate_limit_ms, rate=rate)
+        )
+        return cls(rules, rate=rate)
 
     async def queue(self, weight: float, lane: int) -> None:
         """Wait in line: what `acquire` does where there is no room.
@@ -359,13 +399,13 @@ class Limiter(Gate):
         Parameters
         ----------
         seconds : float
-            From now. A freeze that ends later stays as it is.
+            From now, in the exchange's time. A freeze that ends later stays as it is.
         reason : str, default ''
             For the notification.
         """
         if seconds <= 0:
             return
-        self.budget.freeze(self.now_ns() + int(min(seconds, 1e8) * _NS))
+        self.budget.freeze(self.now_ns() + int(min(seconds / self.rate, 1e8) * _NS))
         logger.warning("requests are held for %.1f s: %s", seconds, reason or "the exchange asked for it")
         if self.on_freeze is not None:
             self.on_freeze(seconds, reason)
@@ -393,7 +433,7 @@ class Limiter(Gate):
         window_ms : float, optional
             Only in the rules with this window; by default in all that count weight.
         """
-        self.budget.debit(weight, self.now_ns(), 0 if window_ms is None else round(window_ms * 1_000_000))
+        self.budget.debit(weight, self.now_ns(), 0 if window_ms is None else _window_ns(window_ms, self.rate))
 
     def observe_used(
         self, used: float, window_ms: float = 60_000, age_ms: float | None = None, *, per_call: bool = False
@@ -417,8 +457,8 @@ class Limiter(Gate):
         float
             What was not known: used by others, or costs here that are too low.
         """
-        window_ns = round(window_ms * 1_000_000)
-        age_ns = window_ns if age_ms is None else round(age_ms * 1_000_000)
+        window_ns = _window_ns(window_ms, self.rate)
+        age_ns = window_ns if age_ms is None else round(age_ms * 1_000_000 / self.rate)
         now_ns = self.now_ns()
         return self.budget.observe(used, window_ns, now_ns - age_ns, now_ns, per_call)
 
@@ -442,7 +482,7 @@ class Limiter(Gate):
         frozen_ns, waiting, calls, weight, external, rules = self.budget.state(self.now_ns())
         return LimiterStats(
             rules=tuple(
-                RuleStats(limit, window_ns / _NS, used, held, per_call)
+                RuleStats(limit, window_ns / _NS * self.rate, used, held, per_call)
                 for limit, window_ns, used, held, _, per_call in rules
             ),
             frozen_s=frozen_ns / _NS,
@@ -547,6 +587,13 @@ class Limiter(Gate):
             self._leave(place)
 
 
+def _window_ns(window_ms: float, rate: float) -> int:
+    """Nanoseconds here of a window of the exchange: the same for a rule and for who names it."""
+    if not 0 < rate < math.inf or not 0 < window_ms < math.inf:
+        raise ConfigError(f"a window of {window_ms!r} ms at rate {rate!r} is no length of time: both must be positive")
+    return round(window_ms * 1_000_000 / rate)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -561,12 +608,12 @@ class AsyncThrottle:
     ----------
     limiter : Limiter
         The budget of the address (or key) that the requests count against.
-    lane_of : callable, optional
-        Gives the lane of the call; by default that of the context (`lane`).
     factor : float, default 1.0
         Weight of one unit of ccxt's cost: `weight_per_cost`.
+    lane_of : callable, optional
+        Gives the lane of the call; by default that of the context (`LANE`).
     orders : Limiter, optional
-        The key's budget of orders, charged with what the context says the call places (`orders_placed`).
+        The key's budget of orders, charged with what the context says the call places (`ORDERS_PLACED`).
     """
 
     __slots__ = ("_factor", "_lane_of", "_limiter", "_orders", "loop")
@@ -574,8 +621,8 @@ class AsyncThrottle:
     def __init__(
         self,
         limiter: Limiter,
-        lane_of: Callable[[], int] = lane.get,
         factor: float = 1.0,
+        lane_of: Callable[[], int] = LANE.get,
         orders: Limiter | None = None,
     ) -> None:
         self._limiter = limiter
@@ -594,7 +641,7 @@ class AsyncThrottle:
             In ccxt's units; None is 1.
         """
         weight = self._factor * (1.0 if cost is None else cost)
-        if self._orders is not None and (placed := orders_placed.get()) > 0:
+        if self._orders is not None and (placed := ORDERS_PLACED.get()) > 0:
             return self._with_orders(self._orders, placed, weight)
         return self._limiter.acquire(weight, self._lane_of())
 
@@ -611,7 +658,7 @@ class SyncThrottle:
 
     Parameters
     ----------
-    limiter, lane_of, factor, orders
+    limiter, factor, lane_of, orders
         As in `AsyncThrottle`.
     """
 
@@ -620,8 +667,8 @@ class SyncThrottle:
     def __init__(
         self,
         limiter: Limiter,
-        lane_of: Callable[[], int] = lane.get,
         factor: float = 1.0,
+        lane_of: Callable[[], int] = LANE.get,
         orders: Limiter | None = None,
     ) -> None:
         self._limiter = limiter
@@ -638,7 +685,7 @@ class SyncThrottle:
             In ccxt's units; None is 1.
         """
         weight = self._factor * (1.0 if cost is None else cost)
-        placed = orders_placed.get() if self._orders is not None else 0.0
+        placed = ORDERS_PLACED.get() if self._orders is not None else 0.0
         if self._orders is not None and placed > 0:
             self._orders.acquire_blocking(placed, Lane.ORDER)
         if not self._limiter.try_acquire(weight, self._lane_of()):
@@ -653,6 +700,7 @@ def rules_from_table(
     margin_ms: float | None = None,
     order_share: float = 0.01,
     per_call: bool = False,
+    rate: float = 1.0,
 ) -> tuple[Rule, ...]:
     """Build exact windows from an exchange's published limits.
 
@@ -668,6 +716,8 @@ def rules_from_table(
         window up does not make an order wait for it.
     per_call : bool, default False
         The limits count calls, not weight.
+    rate : float, default 1.0
+        Exchange seconds that pass in one second here; `margin_ms` is in time here.
 
     Returns
     -------
@@ -680,21 +730,18 @@ def rules_from_table(
     """
     rules = []
     for limit, window_ms in table:
-        margin = min(max(window_ms * 0.005, 10.0), window_ms * 0.1, 1000.0) if margin_ms is None else margin_ms
-        rules.append(
-            Rule(
-                limit,
-                round(window_ms * 1_000_000),
-                margin_ns=round(margin * 1_000_000),
-                order_reserve=math.floor(limit * order_share),
-                per_call=per_call,
-            )
-        )
+        window_ns = _window_ns(window_ms, rate)
+        if margin_ms is None:
+            margin_ns = min(max(window_ns // 200, 10_000_000), window_ns // 10, _NS)
+        else:
+            margin_ns = round(margin_ms * 1_000_000)
+        reserve = math.floor(limit * order_share)
+        rules.append(Rule(limit, window_ns, margin_ns=margin_ns, order_reserve=reserve, per_call=per_call))
     return tuple(rules)
 
 
 def rules_from_ccxt(
-    rate_limit_ms: float, *, window_ms: float = 1000.0, margin_ms: float | None = None
+    rate_limit_ms: float, *, window_ms: float = 1000.0, margin_ms: float | None = None, rate: float = 1.0
 ) -> tuple[Rule, ...]:
     """Build the rule of an exchange of which only ccxt's ``rateLimit`` is known.
 
@@ -707,7 +754,7 @@ def rules_from_ccxt(
         Milliseconds between two calls of cost 1; 0 is no limit.
     window_ms : float, default 1000.0
         Shortened to a multiple of `rate_limit_ms`, or lengthened to it.
-    margin_ms : float, optional
+    margin_ms, rate : float, optional
         As in `rules_from_table`.
 
     Returns
@@ -720,7 +767,7 @@ def rules_from_ccxt(
     if not 0 < rate_limit_ms < math.inf:
         raise ConfigError(f"rateLimit {rate_limit_ms!r} is not a number of milliseconds: give 0 or more")
     calls = max(math.floor(window_ms / rate_limit_ms + 1e-9), 1)
-    return rules_from_table([(calls, calls * rate_limit_ms)], margin_ms=margin_ms)
+    return rules_from_table([(calls, calls * rate_limit_ms)], margin_ms=margin_ms, order_share=0.0, rate=rate)
 
 
 def weight_per_cost(limit: float, window_ms: float, rate_limit_ms: float) -> float:
