@@ -127,7 +127,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     replaces are therefore named one by one here. A subclass may override any of them.
     """
 
-    params = (("columns", None), ("stamp", None))
+    params: Any = (("columns", None), ("stamp", None))
 
     __len__ = Cursor.__len__
     forward = Cursor.forward

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import backtrader as bt
-
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
@@ -145,14 +143,14 @@ class CCXTStore(metaclass=_OnePerAccount):
         raise TypeError("A CCXTStore holds keys and connections and is not pickled: make a new one where it is needed.")
 
     @_OnClassOrInstance
-    def getdata(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+    def getdata(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:
         """Return a feed of this store; arguments as `CCXTFeed`'s."""
         if self is not None:
             kwargs.setdefault("store", self)
         return CCXTStore.DataCls(*args, **kwargs)
 
     @_OnClassOrInstance
-    def getbroker(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+    def getbroker(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:
         """Return the broker of this store; arguments as `CCXTBroker`'s."""
         if self is not None:
             kwargs.setdefault("store", self)
@@ -175,7 +173,9 @@ class CCXTStore(metaclass=_OnePerAccount):
         """
         exchange = self.connection.rest or self.exchange
         if not exchange.has.get("fetchOHLCV"):
-            raise NotOfferedError(f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange.")
+            raise NotOfferedError(
+                f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange."
+            )
         return from_backtrader(timeframe, compression, exchange.timeframes or None)
 
     def attach(self, cerebro: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -37,6 +38,31 @@ class Sender(Protocol):
 SENDER: ContextVar[Sender | None] = ContextVar("SENDER", default=None)
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What an adapted exchange is given.
+
+    Attributes
+    ----------
+    clock : Clock
+        The exchange's time.
+    limiter : Limiter
+        The budget of requests of this address.
+    orders : Limiter
+        The budget of orders of this key.
+    weight_per_cost : float
+        Exchange weight of one unit of ccxt's cost.
+    tap : callable or None
+        Sees raw WebSocket frames before ccxt does.
+    """
+
+    clock: Clock
+    limiter: Limiter
+    orders: Limiter
+    weight_per_cost: float = 1.0
+    tap: Tap | None = None
+
+
 class TappedClient(Client):  # type: ignore[misc]  # ccxt is not typed
     """ccxt's WebSocket client with a tap before its parser."""
 
@@ -59,42 +85,37 @@ class TappedClient(Client):  # type: ignore[misc]  # ccxt is not typed
 class ClockMixin:
     """The exchange's time instead of this machine's, wherever ccxt asks for it (signatures, nonces, expiries)."""
 
-    ccxtbt_clock: Clock
+    ccxtbt_hooks: Hooks
 
     def milliseconds(self) -> int:
         """Return the exchange's time in ms."""
-        return self.ccxtbt_clock.now_ms()
+        return self.ccxtbt_hooks.clock.now_ms()
 
 
 class AsyncMixin(ClockMixin):
     """Hooks of the asynchronous class, REST and WebSocket."""
 
-    ccxtbt_limiter: Limiter
-    ccxtbt_weight_per_cost: float
-    ccxtbt_tap: Tap | None = None
-
     def init_throttler(self, cost: float | None = None) -> None:
         """Put the shared budget where ccxt keeps its own."""
-        self.throttler = AsyncThrottle(self.ccxtbt_limiter, self.ccxtbt_weight_per_cost)
+        hooks = self.ccxtbt_hooks
+        self.throttler = AsyncThrottle(hooks.limiter, factor=hooks.weight_per_cost, orders=hooks.orders)
 
     def client(self, url: str) -> Any:
         """Return ccxt's client for `url`, tapped."""
         client = super().client(url)  # type: ignore[misc]  # the mixin stands before ccxt's class
         if not isinstance(client, TappedClient):
             client.__class__ = TappedClient
-            client.tap = self.ccxtbt_tap
+            client.tap = self.ccxtbt_hooks.tap
         return client
 
 
 class SyncMixin(ClockMixin):
     """Hooks of the synchronous class, which user code calls directly."""
 
-    ccxtbt_limiter: Limiter
-    ccxtbt_weight_per_cost: float
-
     def throttle(self, cost: float | None = None) -> None:
         """Wait for the shared budget."""
-        SyncThrottle(self.ccxtbt_limiter, self.ccxtbt_weight_per_cost)(cost)
+        hooks = self.ccxtbt_hooks
+        SyncThrottle(hooks.limiter, factor=hooks.weight_per_cost, orders=hooks.orders)(cost)
 
 
 def exchange_ids() -> list[str]:
@@ -110,9 +131,7 @@ def _ccxt_class(module: Any, exchange_id: str) -> Any:
     return getattr(module, exchange_id)
 
 
-def open_async(
-    exchange_id: str, config: dict[str, Any], clock: Clock, limiter: Limiter, weight_per_cost: float, tap: Tap | None
-) -> Any:
+def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     """Return a ccxt exchange for the I/O thread: REST, and WebSocket where ccxt has it.
 
     Raises
@@ -122,16 +141,10 @@ def open_async(
     """
     module = ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support
     base = _ccxt_class(module, exchange_id)
-    attributes = {
-        "ccxtbt_clock": clock,
-        "ccxtbt_limiter": limiter,
-        "ccxtbt_weight_per_cost": weight_per_cost,
-        "ccxtbt_tap": staticmethod(tap) if tap else None,
-    }
-    return type(base.__name__, (AsyncMixin, ColumnsMixin, base), attributes)(config)
+    return type(base.__name__, (AsyncMixin, ColumnsMixin, base), {"ccxtbt_hooks": hooks})(config)
 
 
-def open_sync(exchange_id: str, config: dict[str, Any], clock: Clock, limiter: Limiter, weight_per_cost: float) -> Any:
+def open_sync(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     """Return a synchronous ccxt exchange for user code, on the same clock and budget.
 
     Raises
@@ -140,8 +153,7 @@ def open_sync(exchange_id: str, config: dict[str, Any], clock: Clock, limiter: L
         ccxt knows no such exchange.
     """
     base = _ccxt_class(ccxt, exchange_id)
-    attributes = {"ccxtbt_clock": clock, "ccxtbt_limiter": limiter, "ccxtbt_weight_per_cost": weight_per_cost}
-    return type(base.__name__, (SyncMixin, base), attributes)(config)
+    return type(base.__name__, (SyncMixin, base), {"ccxtbt_hooks": hooks})(config)
 
 
 def redirect(urls: Any, endpoint: str) -> Any:
@@ -174,7 +186,5 @@ def redirect(urls: Any, endpoint: str) -> Any:
         return urls
     scheme, rest = urls.split("://", 1)
     if scheme.startswith("ws"):
-        scheme = "wss" if target.scheme == "https" else "ws"
-    else:
-        scheme = target.scheme
-    return f"{scheme}://{target.netloc}{target.path.rstrip('/')}/{rest}"
+        return f"{target.scheme.replace('http', 'ws')}://{target.netloc}{target.path.rstrip('/')}/{rest}"
+    return f"{target.scheme}://{target.netloc}{target.path.rstrip('/')}/{rest}"

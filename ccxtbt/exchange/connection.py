@@ -17,8 +17,8 @@ from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, 
 from ccxtbt.exchange import adapter
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.facts import Facts, facts_of
-from ccxtbt.exchange.limiter import Limiter
-from ccxtbt.exchange.retry import retry_with_backoff
+from ccxtbt.exchange.limiter import Limiter, Rule, rules_from_ccxt, rules_from_table
+from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +27,6 @@ T = TypeVar("T")
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
 CLOCK_SYNC_S = 600.0
 RESTART_DELAY_S = 1.0
-
-# Errors that the same call will meet again, however often it is tried.
-FINAL = (
-    ccxt.BadRequest,
-    ccxt.BadSymbol,
-    ccxt.ArgumentsRequired,
-    ccxt.AuthenticationError,
-    ccxt.PermissionDenied,
-    ccxt.NotSupported,
-)
 
 
 def as_ours(error: Exception, doing: str) -> CCXTBTError:
@@ -48,10 +38,10 @@ def as_ours(error: Exception, doing: str) -> CCXTBTError:
         return ConfigError(f"{text}. Check apiKey and secret in config, and that the key may do this.")
     if isinstance(error, ccxt.NotSupported):
         return NotOfferedError(text)
-    if isinstance(error, FINAL):
-        return ConfigError(text)
-    if isinstance(error, ccxt.OperationFailed | OSError | TimeoutError):
+    if classify(error).remedy is not Remedy.NEVER:
         return TryLaterError(f"{text}. The exchange or the network does not answer now; try again later.")
+    if isinstance(error, ccxt.BadRequest | ccxt.ArgumentsRequired | ccxt.PermissionDenied):
+        return ConfigError(text)
     return DataError(text)
 
 
@@ -114,11 +104,12 @@ class Connection:
         self.account = account
         self.clock = clock or Clock()
         self.facts = facts_of(account.exchange_id, facts)
-        self.limiter = Limiter.of(self.facts.rest_windows, rate=self.clock.rate)
+        self.limiter = Limiter(self._rules(self.facts.rest_windows))
+        self.orders = Limiter(self._rules(self.facts.order_windows, per_call=True))
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
-        self._tap = tap
+        self._hooks = adapter.Hooks(self.clock, self.limiter, self.orders, self.facts.weight_per_cost, tap)
         self._sync: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -132,16 +123,14 @@ class Connection:
 
     @property
     def markets(self) -> dict[str, Any]:
-        """ccxt's markets by unified symbol, as loaded at start."""
+        """Ccxt's markets by unified symbol, as loaded at start."""
         return self.rest.markets if self.rest is not None and self.rest.markets else {}
 
     @property
     def sync(self) -> Any:
         """The synchronous ccxt exchange for user code, on the same clock and budget; made on first use."""
         if self._sync is None:
-            self._sync = adapter.open_sync(
-                self.account.exchange_id, self._config(), self.clock, self.limiter, self.facts.weight_per_cost
-            )
+            self._sync = adapter.open_sync(self.account.exchange_id, self._config(), self._hooks)
             self._aim(self._sync)
             if self.markets:
                 self._sync.set_markets(list(self.markets.values()), self.rest.currencies)
@@ -174,11 +163,9 @@ class Connection:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End all tasks, close all sockets and the thread; nothing happens if it does not run."""
-        if not self.running:
-            return
         loop, thread = self._loop, self._thread
-        assert loop is not None
-        assert thread is not None
+        if loop is None or thread is None or not self.running:
+            return
         try:
             self.call(self._close, timeout_s=timeout_s)
         except concurrent.futures.TimeoutError:
@@ -225,12 +212,19 @@ class Connection:
     ) -> tuple[Any, Any]:
         """Fetch one page of bars as columns, trying again where that can help."""
         fetch = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.fetch_columns)
-        return await fetch(symbol, timeframe, since_ms, limit, params)
+        columns: tuple[Any, Any] = await fetch(symbol, timeframe, since_ms, limit, params)
+        return columns
 
     @staticmethod
     def is_final(error: Exception) -> bool:
         """Whether trying again cannot cure `error`."""
-        return isinstance(error, FINAL)
+        return isinstance(error, ccxt.BaseError) and classify(error).remedy is Remedy.NEVER
+
+    def _rules(self, windows: tuple[tuple[int, int], ...], *, per_call: bool = False) -> tuple[Rule, ...]:
+        """Return limits in this machine's time, which a simulated exchange's may outrun."""
+        return rules_from_table(
+            [(limit, window_ms / self.clock.rate) for limit, window_ms in windows], per_call=per_call
+        )
 
     def _config(self) -> dict[str, Any]:
         """Return ccxt's configuration: the user's, with the options that spare start-up calls below it."""
@@ -249,12 +243,12 @@ class Connection:
 
     async def _open(self) -> None:
         name = self.account.exchange_id
-        self.rest = adapter.open_async(
-            name, self._config(), self.clock, self.limiter, self.facts.weight_per_cost, self._tap
-        )
+        self.rest = adapter.open_async(name, self._config(), self._hooks)
         self._aim(self.rest)
+        if not self.facts.rest_windows:
+            self.limiter.configure(rules_from_ccxt(self.rest.rateLimit / self.clock.rate))
         try:
-            await self._sync_clock()
+            await self.sync_clock()
             await retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.load_markets)()
         except Exception as error:
             raise as_ours(error, f"Loading the markets of {name}") from error
@@ -273,7 +267,8 @@ class Connection:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    async def _sync_clock(self) -> None:
+    async def sync_clock(self) -> None:
+        """Set the clock by the exchange's, where it tells its time."""
         if not self.rest.has.get("fetchTime"):
             return
         fetch_time = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self._read_clock)
@@ -287,11 +282,10 @@ class Connection:
     async def _keep_clock(self) -> None:
         while True:
             await asyncio.sleep(CLOCK_SYNC_S)
-            await self._sync_clock()
+            await self.sync_clock()
 
     def _create_task(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(self._supervise(function, args, name), name=name)
+        task = asyncio.get_running_loop().create_task(self._supervise(function, args, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -8,30 +8,15 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import aiohttp
 import ccxt
 
 from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TryLaterError
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection
-from ccxtbt.exchange.limiter import LANE, Lane
+from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.exchange.retry import Cure, Remedy, classify
 
 logger = logging.getLogger(__name__)
-
-# The exchange answered that it will not have the order: it is not there and will not be.
-REFUSED = (
-    ccxt.InvalidOrder,
-    ccxt.BadRequest,
-    ccxt.BadSymbol,
-    ccxt.ArgumentsRequired,
-    ccxt.PermissionDenied,
-    ccxt.AuthenticationError,
-    ccxt.AccountSuspended,
-    ccxt.OperationRejected,
-    ccxt.NotSupported,
-)
-# The request was turned away before matching could see it.
-NOT_REACHED = (ccxt.RateLimitExceeded, ccxt.DDoSProtection, ccxt.InvalidNonce, ccxt.OnMaintenance)
 
 # How long a request that was turned away is tried again before the order is given up, and between tries.
 SUBMIT_DEADLINE_S = 30.0
@@ -63,11 +48,6 @@ class AccountSink(Protocol):
 
     def down(self, reason: str) -> None:
         """The stream broke: events may be lost from now on."""
-
-
-def not_reached(error: BaseException) -> bool:
-    """Whether `error` proves that the request never reached the exchange's matching."""
-    return isinstance(error, NOT_REACHED) or isinstance(error.__cause__, aiohttp.ClientConnectorError)
 
 
 class Private:
@@ -113,30 +93,32 @@ class Private:
         OutcomeUnknownError
             The exchange could not be asked what became of it.
         """
-        LANE.set(Lane.ORDER)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
         parameters = {**params, self._connection.facts.client_id_param: client_id}
         while True:
             sent_ms = self._connection.clock.now_ms()
             try:
-                order = await self._connection.rest.create_order(symbol, order_type, side, amount, price, parameters)
-            except ccxt.InsufficientFunds as error:
-                raise FundsError(str(error)) from error
+                with in_lane(Lane.ORDER, orders=1):
+                    order = await self._connection.rest.create_order(
+                        symbol, order_type, side, amount, price, parameters
+                    )
             except Exception as error:
-                if not_reached(error):
-                    if loop.time() > deadline_s:
-                        raise OrderRefusedError(
-                            f"The order was turned away for {SUBMIT_DEADLINE_S:g} s and never sent: {error}"
-                        ) from error
-                    logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
-                    await asyncio.sleep(SUBMIT_PAUSE_S)
-                    continue
-                if isinstance(error, REFUSED) and "duplicate" not in str(error).lower():
-                    raise OrderRefusedError(str(error)) from error
-                logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
-                return await self._settle(client_id, symbol, sent_ms)
-            return dict(order)
+                cure = classify(error, self._connection.rest.last_response_headers, creates_order=True)
+                if cure.remedy is Remedy.NEVER:
+                    refused = FundsError if isinstance(error, ccxt.InsufficientFunds) else OrderRefusedError
+                    raise refused(str(error)) from error
+                if cure.remedy is Remedy.UNKNOWN:
+                    logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
+                    return await self._settle(client_id, symbol, sent_ms)
+                if loop.time() > deadline_s:
+                    raise OrderRefusedError(
+                        f"The order was turned away for {SUBMIT_DEADLINE_S:g} s and never sent: {error}"
+                    ) from error
+                logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
+                await self._pause(cure)
+            else:
+                return dict(order)
 
     async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
         """Cancel an order and return what the exchange says of it.
@@ -146,10 +128,10 @@ class Private:
         OutcomeUnknownError
             It may or may not be cancelled: look at the order.
         """
-        LANE.set(Lane.ORDER)
         params = {} if order_id else {self._connection.facts.client_id_param: client_id}
         try:
-            return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
+            with in_lane(Lane.ORDER):
+                return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
         except Exception as error:
             # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
             raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
@@ -189,6 +171,16 @@ class Private:
     def sent(self) -> None:
         """A subscription of the private stream has left."""
         self._sink.up()
+
+    async def _pause(self, cure: Cure) -> None:
+        """Do what helps against an error before the same request goes out again."""
+        if cure.resync_clock:
+            await self._connection.sync_clock()
+        if cure.remedy is Remedy.FREEZE:
+            budget = self._connection.orders if cure.orders_only else self._connection.limiter
+            budget.freeze(cure.after_s / self._connection.clock.rate)
+        else:
+            await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
     async def _settle(self, client_id: str, symbol: str, sent_ms: int) -> dict[str, Any]:
         clock = self._connection.clock

@@ -91,8 +91,8 @@ class Handover:
         """
         low, high = np.searchsorted(ts_ms, [span.start_ms, span.end_ms])
         for i in range(int(low), int(high)):
-            values = [float(row[i]) for row in ohlcv]
-            self._keep(Bar(int(ts_ms[i]), *values, Origin.REST))
+            opened, highest, lowest, closed, volume = (float(row[i]) for row in ohlcv)
+            self._keep(Bar(int(ts_ms[i]), opened, highest, lowest, closed, volume, Origin.REST))
         # A hole in what is known must not be jumped: only an answer that joins what was checked before extends it.
         expected = self.expected_ms()
         if expected is None or span.start_ms <= expected:
@@ -139,7 +139,7 @@ class Handover:
         return Span(expected, end_ms)
 
     def overdue(self, now_ms: int, grace_ms: int) -> Span | None:
-        """Return the span of a bar that was seen forming, ended over `grace_ms` ago, and was never said to be closed."""
+        """Return the span up to a bar that was seen forming, ended `grace_ms` ago, and was never said to be closed."""
         forming = self._forming_ms
         if forming < 0 or forming in self._closed or (self.last_ms is not None and forming <= self.last_ms):
             return None

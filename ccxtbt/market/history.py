@@ -81,7 +81,8 @@ async def download(
     except ExceptionGroup as failures:
         # One page that cannot be had ends the download; the others were cancelled and say nothing more.
         raise failures.exceptions[0] from failures
-    ts_ms, ohlcv = _bars.merge(pages)
+    merged = _bars.merge(pages)
+    ts_ms, ohlcv = merged[0], merged[1]
     low, high = np.searchsorted(ts_ms, [start_ms, end_ms])
     return ts_ms[low:high], np.ascontiguousarray(ohlcv[:, low:high])
 

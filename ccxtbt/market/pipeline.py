@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
 from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.market.handover import Bar, Handover, Span
 from ccxtbt.market.history import Columns, download, empty
 from ccxtbt.market.streams import Streams
@@ -100,7 +100,9 @@ class Pipeline:
     async def run(self) -> None:
         """Deliver the history, then, if there are streams, live bars until cancelled."""
         try:
-            columns = await (self._history_only() if self._streams is None else self._history_before_live())
+            columns = await (
+                self._history_only() if self._streams is None else self._history_before_live(self._streams)
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
             self._sink.failed(error)
             return
@@ -144,9 +146,8 @@ class Pipeline:
             return columns[0][:keep], columns[1][:, :keep].copy()
         return await self._download(Span(self._start_ms, end_ms))
 
-    async def _history_before_live(self) -> Columns:
-        assert self._streams is not None
-        self._streams.subscribe(self._symbol, self._timeframe.text, self)
+    async def _history_before_live(self, streams: Streams) -> Columns:
+        streams.subscribe(self._symbol, self._timeframe.text, self)
         await self._up.wait()
         end_ms = await self._settled()
         columns = empty() if self._start_ms is None else await self._download(Span(self._start_ms, end_ms))
@@ -190,7 +191,9 @@ class Pipeline:
         now_ms = self._connection.clock.now_ms()
         span = self._handover.overdue(now_ms, OVERDUE_MS)
         if span is not None:
-            logger.info("%s %s: no closing frame came for the bars of %s; asking REST.", self._symbol, self._timeframe, span)
+            logger.info(
+                "%s %s: no closing frame came for the bars of %s; asking REST.", self._symbol, self._timeframe, span
+            )
             await self._ask(span)
             return
         until_ms = next_ms(self._timeframe, now_ms) + OVERDUE_MS
@@ -201,7 +204,8 @@ class Pipeline:
             return
 
     async def _ask(self, span: Span) -> None:
-        ts_ms, ohlcv = await self._download(span)
+        with in_lane(Lane.LIVE):
+            ts_ms, ohlcv = await self._download(span)
         self._handover.rest(span, ts_ms, ohlcv)
         self._deliver()
 
@@ -215,12 +219,8 @@ class Pipeline:
 
     async def _download(self, span: Span) -> Columns:
         async def fetch_page(since_ms: int, limit: int) -> Columns:
-            return await self._connection.fetch_page(
-                self._symbol, self._timeframe.text, since_ms, limit, self._params
-            )
+            return await self._connection.fetch_page(self._symbol, self._timeframe.text, since_ms, limit, self._params)
 
         return await download(
             fetch_page, self._timeframe, span.start_ms, span.end_ms, self._connection.facts.page_limit
         )
-
-

@@ -119,7 +119,7 @@ class Shard:
             try:
                 while True:
                     self._parsed_by_ccxt(await self._watch())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here: refused for good, or a break
                 if self._connection.is_final(error):
                     for listener in self._listeners.values():
                         listener.refused(error)
@@ -140,8 +140,12 @@ class Shard:
         return {symbol: {timeframe: await rest.watch_ohlcv(symbol, timeframe)}}
 
     def _parsed_by_ccxt(self, result: dict[str, dict[str, Iterable[list[Any]]]]) -> None:
+        """Pass on rows that no reader of ours took; ccxt does not say whether they are closed."""
         for symbol, frames in result.items():
             for timeframe, rows in frames.items():
                 listener = self._listeners.get((symbol, timeframe))
-                for row in rows if listener else ():
-                    listener.frame(Bar(int(row[0]), *map(float, row[1:6]), Origin.WS), closed=False)
+                if listener is None:
+                    continue
+                for ts_ms, *prices in rows:
+                    opened, high, low, close, volume = map(float, prices)
+                    listener.frame(Bar(int(ts_ms), opened, high, low, close, volume, Origin.WS), closed=False)

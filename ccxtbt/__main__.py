@@ -1,0 +1,5 @@
+"""`python -m ccxtbt`."""
+
+from ccxtbt.cli import app
+
+app(prog_name="ccxtbt")

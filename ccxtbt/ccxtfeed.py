@@ -1,0 +1,291 @@
+"""CCXTFeed: a backtrader data over an exchange's bars: history, hand-over, live."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import logging
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from ccxtbt.bulkfeed import BulkFeed
+from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.connection import as_ours
+from ccxtbt.market import timeframes
+from ccxtbt.market.handover import Bar
+from ccxtbt.market.pipeline import Pipeline, State
+
+logger = logging.getLogger(__name__)
+
+# Arguments of a feed that make its store, when no store is given.
+STORE_ARGUMENTS = ("exchange", "currency", "config", "retries", "sandbox", "endpoint", "clock", "facts")
+
+
+def _told(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a feed in backtrader's words: other spellings become dataname, timeframe, historical."""
+    symbol = arguments.pop("symbol", None)
+    if symbol is not None:
+        arguments.setdefault("dataname", symbol)
+    live = arguments.pop("live", None)
+    if live is not None:
+        arguments.setdefault("historical", not live)
+    text = arguments.get("timeframe")
+    if isinstance(text, str):
+        pair = timeframes.to_backtrader(text)
+        arguments["timeframe"], arguments["compression"] = pair
+    elif isinstance(text, tuple):
+        arguments["timeframe"], arguments["compression"] = text
+    return arguments
+
+
+def _store_of(arguments: dict[str, Any]) -> CCXTStore:
+    """Take from the arguments of a feed its store, or make it."""
+    store = arguments.pop("store", None)
+    made_of = {name: arguments.pop(name) for name in STORE_ARGUMENTS if name in arguments}
+    if store is None and made_of.get("exchange") is not None:
+        store = CCXTStore(**made_of)
+    store = store or CCXTStore._singleton
+    if store is None:
+        raise ConfigError("A CCXTFeed needs an exchange: give it store=CCXTStore(...) or exchange='binance'.")
+    return store
+
+
+class _MetaFeed(type(BulkFeed)):  # type: ignore[misc]  # backtrader's metaclass
+    """Reads the spellings of a feed's arguments before backtrader's metaclass sees them."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            kwargs.setdefault("store" if isinstance(args[0], CCXTStore) else "dataname", args[0])
+        kwargs = _told(kwargs)
+        store = _store_of(kwargs)
+        if store.stamp is not None:
+            kwargs.setdefault("stamp", store.stamp)
+        feed = super().__call__(**kwargs)
+        feed.store = feed._store = store
+        return feed
+
+
+class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
+    """Bars of one market of an exchange.
+
+    History from ``fromdate`` is loaded first; then, unless ``historical``, live bars follow, each closed, once and in
+    order. ``notify_data`` hears DELAYED before the history, LIVE when the backlog is delivered, CONNBROKEN at a
+    break, DELAYED while what was missed is fetched, LIVE again; DISCONNECTED at the end of ``historical``.
+
+    Parameters
+    ----------
+    dataname : str
+        ccxt's unified symbol, such as ``'BTC/USDT'``; also spelled ``symbol``.
+    timeframe, compression : int
+        backtrader's pair; ``timeframe`` may also be text such as ``'5m'``.
+    fromdate, todate : datetime or None
+        Bars that open in this span, in UTC or in ``tz``.
+    historical : bool
+        History only; also spelled ``live=False``.
+    stamp : str or None
+        What the datetime of a bar says (see `BulkFeed`).
+    fetch_ohlcv_params : dict
+        Extra parameters of ccxt's ``fetch_ohlcv``.
+    store : CCXTStore
+        The account; or ``exchange``, ``currency``, ``config``, ... to make one.
+    backfill_start, ohlcv_limit, drop_newest, debug, check_interval
+        Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
+        change nothing: paging never stops short, and a forming bar is never delivered.
+
+    Raises
+    ------
+    ConfigError
+        At the start of a run: an unknown symbol or timeframe, or dates in the wrong order.
+    TryLaterError
+        At the start of a run: the exchange does not answer.
+    """
+
+    params: Any = (
+        ("historical", False),
+        ("backfill_start", True),
+        ("fetch_ohlcv_params", {}),
+        ("ohlcv_limit", None),
+        ("drop_newest", True),
+        ("debug", False),
+        ("check_interval", None),
+    )
+
+    store: CCXTStore
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: deque[list[Bar] | State] = deque()
+        self._history: Future[Any] | None = None
+        self.corrections = 0
+        self.origins: dict[str, int] = {}
+
+    def islive(self) -> bool:
+        """Whether live bars follow the history."""
+        return not self.p.historical
+
+    def setenvironment(self, env: Any) -> None:
+        """Join a cerebro, and bring the store along."""
+        super().setenvironment(env)
+        self.store.attach(env)
+
+    def start(self) -> None:
+        """Get the history of all feeds of this cerebro side by side, and wait for this one's."""
+        super().start()
+        self._held.clear()
+        self.store.start()
+        for feed in [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]:
+            feed.launch()
+        try:
+            ts_ms, ohlcv = self.launch().result()
+        except Exception as error:
+            raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
+        self.origins = {"rest": len(ts_ms)}
+        self.set_columns(ts_ms, ohlcv)
+        if self.p.fromdate is not None:
+            self.put_notification(self.DELAYED)
+        logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def launch(self) -> Future[Any]:
+        """Start to load this feed's bars, if that has not begun, and return the promise of its history.
+
+        Raises
+        ------
+        ConfigError
+            An unknown symbol or timeframe, or dates in the wrong order.
+        """
+        if self._history is not None:
+            return self._history
+        store = self.store
+        store.start()
+        pipeline = Pipeline(
+            store.connection,
+            None if self.p.historical else store.streams,
+            self._checked_symbol(),
+            timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression)),
+            *self._span_ms(),
+            _Sink(self),
+            self.p.fetch_ohlcv_params,
+        )
+        self._history = Future()
+        store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
+        return self._history
+
+    def stop(self) -> None:
+        """End the run; the next one loads anew."""
+        super().stop()
+        self._history = None
+
+    @property
+    def expecting(self) -> bool:
+        """Whether live bars may still come."""
+        return self.islive() and self._started
+
+    @property
+    def ready(self) -> bool:
+        """Whether a pass of cerebro would find something here."""
+        return bool(self.pending or self._held or self.notifs or len(self) < self.buflen())
+
+    def receive(self, item: list[Bar] | State) -> None:
+        """Take bars or a change of state from the inbox, in the order in which they happened."""
+        if self._held:
+            self._held.append(item)
+        elif isinstance(item, State):
+            # A state that follows bars is told only when those bars have been delivered.
+            if self.pending or len(self) < self.buflen():
+                self._held.append(item)
+            else:
+                self.put_notification(getattr(self, item.name))
+        else:
+            self._queue_bars(item)
+
+    def _queue_bars(self, bars: list[Bar]) -> None:
+        for bar in bars:
+            self.append(*bar[:6])
+            origin = bar.origin.name.lower()
+            self.origins[origin] = self.origins.get(origin, 0) + 1
+
+    def _drained(self) -> None:
+        """All bars are delivered: tell the states that waited for that, up to the next bars."""
+        while self._held and not self.pending:
+            item = self._held.popleft()
+            if isinstance(item, State):
+                self.put_notification(getattr(self, item.name))
+            else:
+                self._queue_bars(item)
+        if self.p.historical:
+            self.put_notification(self.DISCONNECTED)
+
+    def _checked_symbol(self) -> str:
+        symbol = self.p.dataname
+        markets = self.store.connection.markets
+        if symbol not in markets:
+            wanted = str(symbol).replace("-", "/").upper()
+            near = [name for name in markets if name == wanted or name.replace("/", "") == wanted.replace("/", "")]
+            near = near or [name for name in markets if name.split("/")[0] == wanted.split("/")[0]]
+            hint = f" Did you mean {', '.join(near[:5])}?" if near else ""
+            raise ConfigError(
+                f"dataname={symbol!r} is not a market of {self.store.exchange_id}: give ccxt's unified symbol, "
+                f"such as 'BTC/USDT'.{hint}"
+            )
+        return str(symbol)
+
+    def _span_ms(self) -> tuple[int | None, int | None]:
+        start, end = self.p.fromdate, self.p.todate
+        if start is not None and end is not None and self._utc_ms(start) > self._utc_ms(end):
+            raise ConfigError(f"fromdate {start} of {self.p.dataname} is after todate {end}: swap them.")
+        if not self.p.historical and not self.p.backfill_start:
+            start = None
+        # backtrader's todate includes the bar that opens on it.
+        return (
+            None if start is None else self._utc_ms(start),
+            None if end is None else self._utc_ms(end) + 1,
+        )
+
+    def _utc_ms(self, when: dt.datetime | dt.date) -> int:
+        moment = when if isinstance(when, dt.datetime) else dt.datetime.combine(when, dt.time())
+        zone = self._gettz()
+        if moment.tzinfo is None and zone is not None:
+            moment = zone.localize(moment)
+        return int(calendar.timegm(moment.utctimetuple()) * 1000 + moment.microsecond // 1000)
+
+    def __getstate__(self) -> Any:
+        attributes, cursor = super().__getstate__()
+        # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
+        for name in ("store", "_store", "_history"):
+            attributes.pop(name, None)
+        return attributes, cursor
+
+
+class _Sink:
+    """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread."""
+
+    def __init__(self, feed: CCXTFeed) -> None:
+        self._feed = feed
+        self._inbox = feed.store.inbox
+
+    def history(self, ts_ms: Any, ohlcv: Any) -> None:
+        self._feed.launch().set_result((ts_ms, ohlcv))
+
+    def failed(self, error: Exception) -> None:
+        self._feed.launch().set_exception(error)
+
+    def bars(self, bars: list[Bar]) -> None:
+        self._inbox.put(self._feed, bars)
+
+    def state(self, state: State, reason: str) -> None:
+        name = self._feed.p.dataname
+        logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
+        if state is State.NOTSUBSCRIBED:
+            self._feed.store.put_notification(f"{name} cannot be streamed: {reason}")
+        self._inbox.put(self._feed, state)
+
+    def correction(self, kept: Bar, came: Bar) -> None:
+        self._feed.corrections += 1
+        text = f"{self._feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
+        logger.warning("%s", text)
+        self._feed.store.put_notification(text)
+
+
+CCXTStore.DataCls = CCXTFeed
