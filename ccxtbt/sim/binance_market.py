@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -27,6 +28,8 @@ class MarketData:
     def __init__(self, exchange: Exchange, usage: Usage) -> None:
         self._exchange = exchange
         self._usage = usage
+        #: Told of every book that leaves by REST: symbol, bids, asks.
+        self.on_depth: Callable[[str, list[tuple[str, str]], list[tuple[str, str]]], None] = lambda *_: None
 
     def _market(self, params: Params) -> Market:
         return self._exchange.market(params.symbol())
@@ -103,7 +106,9 @@ class MarketData:
 
     def depth(self, params: Params) -> Json:
         """``GET /api/v3/depth``."""
-        update_id, bids, asks = self._exchange.book(params.symbol(), params.limit(100, 5000))
+        symbol = params.symbol()
+        update_id, bids, asks = self._exchange.book(symbol, params.limit(100, 5000))
+        self.on_depth(symbol, bids, asks)
         return {"lastUpdateId": update_id, "bids": bids, "asks": asks}
 
     def ticker_of(self, symbol: str) -> Json:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ccxtbt.sim.binance_market import MarketData
     from ccxtbt.sim.matching import Exchange
 
+_Levels = list[tuple[str, str]]
+# Quantity by price as all who follow have it; None where they may have different ones.
+_Side = dict[str, str | None]
 Deliver = Callable[[Connection, bytes, str, str, Any], None]
 MarketEvent = TradeEvent | KlineEvent | BookTickerEvent
 _DEPTH = re.compile(r"^depth(5|10|20)?(?:@(100|1000)ms)?$")
@@ -57,6 +60,7 @@ class MarketStreams:
         self._timed: dict[str, _Timed] = {}
         self._prefix = {symbol: symbol.lower() + "@" for symbol in exchange.markets}
         self._symbol = {prefix: symbol for symbol, prefix in self._prefix.items()}
+        market_data.on_depth = self._show_depth
 
     def subscribe(self, connection: Connection, streams: Iterable[str]) -> None:
         """Add streams to a connection; a name that no market has is accepted and stays silent, as on Binance."""
@@ -145,6 +149,11 @@ class MarketStreams:
                 self._send(stream, "aggTrade", agg_trade_event(market, event, now_ms))
         elif (stream := prefix + "bookTicker") in self._subscribers:
             self._send(stream, "bookTicker", book_ticker_event(event))
+
+    def _show_depth(self, symbol: str, bids: _Levels, asks: _Levels) -> None:
+        for stream, timed in self._timed.items():
+            if isinstance(timed, _DepthDiff) and stream.startswith(self._prefix[symbol]):
+                timed.show(bids, asks)
 
     def tick(self, now_ms: int) -> None:
         """Send what is due on the streams that time drives: tickers and depth."""
@@ -269,26 +278,33 @@ class _DepthDiff(_Timed):
         self._exchange = exchange
         self._symbol = symbol
         self._last_id, bids, asks = exchange.book(symbol, _DEPTH_LEVELS)
-        self._sides = dict(bids), dict(asks)
+        self._sides: tuple[_Side, _Side] = dict(bids), dict(asks)
+
+    def show(self, bids: _Levels, asks: _Levels) -> None:
+        """Know that a client has seen a book from between two events: the next event makes up for what it held."""
+        for side, levels in zip(self._sides, (bids, asks), strict=True):
+            for price, qty in levels:
+                if side.get(price) != qty:
+                    side[price] = None
 
     def content(self, now_ms: int) -> Json | None:
         update_id, bids, asks = self._exchange.book(self._symbol, _DEPTH_LEVELS)
         if update_id <= self._last_id:
             return None
-        before, now = self._sides, (dict(bids), dict(asks))
+        bids_now, asks_now = dict(bids), dict(asks)
         event = {
             "e": "depthUpdate",
             "E": now_ms,
             "s": self._symbol,
             "U": self._last_id + 1,
             "u": update_id,
-            "b": _changes(before[0], now[0]),
-            "a": _changes(before[1], now[1]),
+            "b": _changes(self._sides[0], bids_now),
+            "a": _changes(self._sides[1], asks_now),
         }
-        self._last_id, self._sides = update_id, now
+        self._last_id, self._sides = update_id, ({**bids_now}, {**asks_now})
         return event
 
 
-def _changes(before: dict[str, str], now: dict[str, str]) -> list[tuple[str, str]]:
+def _changes(before: _Side, now: dict[str, str]) -> _Levels:
     changed = [(price, qty) for price, qty in now.items() if before.get(price) != qty]
     return changed + [(price, "0.00000000") for price in before if price not in now]
