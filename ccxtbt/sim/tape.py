@@ -105,6 +105,9 @@ class SeededTape:
         sells = side[:count] < 0.5
         half_spread = 0.5 + middle * 1e-5
         price = np.maximum(np.rint(middle + np.where(sells, -half_spread, half_spread)), 1)
+        # Trades of one millisecond are one taker's way through the book: a price that falls was sold into.
+        swept = (ts_ms[1:] == ts_ms[:-1]) & (price[1:] != price[:-1])
+        sells[1:] = np.where(swept, price[1:] < price[:-1], sells[1:])
 
         # A squared exponential has many small values, a long tail and a mean of 2.
         worth = spec.trade_value / 2 * np.log1p(-tail[:count]) ** 2
