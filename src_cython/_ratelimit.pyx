@@ -378,7 +378,6 @@ cdef class Budget:
         cdef int n = <int>len(given)
         cdef int i
         cdef bint ok = True
-        cdef Rule rule
         cdef Meter* source
         cdef Meter* meters = <Meter*>PyMem_RawMalloc(max(n, 1) * sizeof(Meter))
         if meters == NULL:
@@ -386,8 +385,7 @@ cdef class Budget:
         memset(meters, 0, max(n, 1) * sizeof(Meter))
         try:
             for i in range(n):
-                rule = given[i]
-                rule.fill(&meters[i])
+                (<Rule?>given[i]).fill(&meters[i])
         except BaseException:
             free_meters(meters, n)
             raise
