@@ -136,8 +136,7 @@ class Pipeline:
         self._sink.state(State.NOTSUBSCRIBED, str(error))
 
     async def _history_only(self) -> Columns:
-        now_ms = self._connection.clock.now_ms()
-        end_ms = floor_ms(self._timeframe, now_ms - SETTLE_MS)
+        end_ms = await self._settled(self._connection.clock.now_ms())
         if self._end_ms is not None:
             end_ms = min(end_ms, self._end_ms)
         if self._start_ms is None:
@@ -149,15 +148,15 @@ class Pipeline:
     async def _history_before_live(self, streams: Streams) -> Columns:
         streams.subscribe(self._symbol, self._timeframe.text, self)
         await self._up.wait()
-        end_ms = await self._settled()
+        end_ms = await self._settled(self._up_ms)
         columns = empty() if self._start_ms is None else await self._download(Span(self._start_ms, end_ms))
         self._handover.history(columns[0], end_ms)
         return columns
 
-    async def _settled(self) -> int:
-        """Return the open of the bar that was forming when the stream came up, once all before it are settled."""
+    async def _settled(self, at_ms: int) -> int:
+        """Return the open of the bar that was forming at `at_ms`, once all before it are settled."""
         clock = self._connection.clock
-        end_ms = floor_ms(self._timeframe, self._up_ms)
+        end_ms = floor_ms(self._timeframe, at_ms)
         await asyncio.sleep(clock.wait_s(end_ms + SETTLE_MS))
         return end_ms
 
@@ -168,7 +167,7 @@ class Pipeline:
                 self._broken = False
                 await self._up.wait()
                 self._sink.state(State.DELAYED, "asking for the bars missed meanwhile")
-                end_ms = await self._settled()
+                end_ms = await self._settled(self._up_ms)
                 expected = self._handover.expected_ms()
                 if expected is not None and expected < end_ms:
                     await self._ask(Span(expected, end_ms))
