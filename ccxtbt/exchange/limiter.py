@@ -10,6 +10,7 @@ and the others until they are called.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
@@ -109,7 +110,7 @@ class LimiterStats:
     ----------
     rules : tuple of RuleStats
     frozen_s : float
-        Seconds until the freeze ends; 0 where there is none.
+        Seconds of the exchange until the freeze ends; 0 where there is none.
     waiting : tuple of int
         Callers waiting in each lane, in the order of `Lane`.
     calls, weight : int, float
@@ -134,12 +135,13 @@ class LimiterStats:
 class _LoopPlace(Ticket):
     """A place of a coroutine."""
 
-    __slots__ = ("future", "joined_ns", "side")
+    __slots__ = ("future", "joined_ns", "number", "side")
 
-    def __init__(self, weight: float, lane: int, side: _LoopSide, joined_ns: int) -> None:
+    def __init__(self, weight: float, lane: int, side: _LoopSide) -> None:
         super().__init__(weight, lane)
         self.side = side
-        self.joined_ns = joined_ns
+        self.joined_ns = 0
+        self.number = 0
         self.future: asyncio.Future[None] = side.loop.create_future()
 
     def call(self, running: asyncio.AbstractEventLoop | None) -> bool:
@@ -161,11 +163,12 @@ class _LoopPlace(Ticket):
 class _ThreadPlace(Ticket):
     """A place of a thread that blocks."""
 
-    __slots__ = ("joined_ns", "signal")
+    __slots__ = ("joined_ns", "number", "signal")
 
-    def __init__(self, weight: float, lane: int, joined_ns: int) -> None:
+    def __init__(self, weight: float, lane: int) -> None:
         super().__init__(weight, lane)
-        self.joined_ns = joined_ns
+        self.joined_ns = 0
+        self.number = 0
         # A semaphore that keeps one call: one that comes before the thread sleeps is not lost.
         self.signal = threading.Lock()
         self.signal.acquire()
@@ -258,6 +261,7 @@ class Limiter(Gate):
         self._arrivals: deque[_Place] = deque()
         self._returned: deque[_Place] = deque()
         self._lines: list[deque[_Place]] = [deque() for _ in Lane]
+        self._numbers = itertools.count()
         self._left = 0
         self._turn = Turn()
         self._look_again = False
@@ -316,7 +320,7 @@ class Limiter(Gate):
         side = self._sides.get(loop)
         if side is None:
             side = self._sides[loop] = _LoopSide(self, loop)
-        place = _LoopPlace(weight, lane, side, self.now_ns())
+        place = _LoopPlace(weight, lane, side)
         side.places.add(place)
         try:
             self._join(place)
@@ -358,7 +362,7 @@ class Limiter(Gate):
             return False
         if _running_loop() is not None:
             raise ConfigError("acquire_blocking() would stop the event loop of this thread: use `await acquire()`")
-        place = _ThreadPlace(weight, lane, self.now_ns())
+        place = _ThreadPlace(weight, lane)
         give_up_s = math.inf if timeout is None else time.monotonic() + timeout
         try:
             self._threads[place] = None
@@ -485,7 +489,7 @@ class Limiter(Gate):
                 RuleStats(limit, window_ns / _NS * self.rate, used, held, per_call)
                 for limit, window_ns, used, held, _, per_call in rules
             ),
-            frozen_s=frozen_ns / _NS,
+            frozen_s=frozen_ns / _NS * self.rate,
             waiting=waiting,
             calls=calls,
             weight=weight,
@@ -537,9 +541,10 @@ class Limiter(Gate):
             self._lines[place.lane].append(place)
             self._arrivals.popleft()
         while self._returned:
-            place = self._returned[-1]
-            self._lines[place.lane].appendleft(place)
-            self._returned.pop()
+            place = self._returned[0]
+            line = self._lines[place.lane]
+            line.insert(next((at for at, one in enumerate(line) if one.number > place.number), len(line)), place)
+            self._returned.popleft()
         if self._left > 64 and self._left * 2 > sum(map(len, self._lines)):
             self._left = 0
             self._lines = [deque(place for place in line if place.is_waiting) for line in self._lines]
@@ -566,12 +571,14 @@ class Limiter(Gate):
             leader.call()
 
     def _join(self, place: _Place) -> None:
+        place.joined_ns = self.now_ns()
+        place.number = next(self._numbers)
         self.budget.join(place)
         self._arrivals.append(place)
         self.serve()
 
     def _go_back(self, place: _Place) -> None:
-        """Return to the front of the line: a freeze came between the promise and the waking."""
+        """Return to the old place in line: a freeze came between the promise and the waking."""
         self._returned.append(place)
         self.serve()
 
