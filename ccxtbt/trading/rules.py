@@ -63,8 +63,26 @@ def floor_to(number: Decimal, step: Decimal) -> Decimal:
     return EXACT.multiply(EXACT.divide_int(number, step), step)
 
 
-def _round_to(value: Any, number: Decimal, step: Decimal, rounding: str) -> Decimal:
-    """Round to a step; a float within its residue of a step is that step, whatever the direction."""
+def round_to(value: Any, step: Decimal, rounding: str, what: str = "number") -> Decimal:
+    """Return `value` on a step; a float within its residue of a step is that step, whatever the direction.
+
+    Parameters
+    ----------
+    value : int, float, str or Decimal
+        What to round.
+    step : Decimal
+        Above 0.
+    rounding : str
+        One of decimal's ways to round.
+    what : str
+        Name of the value, for the message.
+
+    Raises
+    ------
+    ConfigError
+        `value` is no finite number.
+    """
+    number = exact(value, what)
     steps = EXACT.divide(number, step)
     nearest = steps.to_integral_value(ROUND_HALF_EVEN)
     if isinstance(value, float) and abs(steps - nearest) <= abs(steps) * _RESIDUE:
@@ -133,7 +151,7 @@ class Rules:
         number = exact(value, "size")
         if number <= 0:
             raise ConfigError(f"An order of size {number} for {self.symbol} trades nothing: give a size above 0.")
-        return _round_to(value, number, self.lot, ROUND_FLOOR)
+        return round_to(value, self.lot, ROUND_FLOOR)
 
     def price(self, value: Any, side: Side, what: str = "price") -> Decimal:
         """Return a price on the tick, a sell's rounded up and a buy's down.
@@ -149,7 +167,7 @@ class Rules:
         if number <= 0:
             raise ConfigError(f"A {what} of {number} for {self.symbol} cannot be traded: give one above 0.")
         step = Decimal(1).scaleb(number.adjusted() + 1 - self.price_digits) if self.price_digits else self.tick
-        return _round_to(value, number, step, ROUND_FLOOR if side == "buy" else ROUND_CEILING)
+        return round_to(value, step, ROUND_FLOOR if side == "buy" else ROUND_CEILING)
 
     def least(self, price: Decimal | None) -> Decimal:
         """Return the smallest amount that the market takes at `price` (None: whatever the price), on the lot."""
