@@ -174,9 +174,13 @@ class Faults:
         """Answer 200 with no body."""
         return self.answer(200, b"", taken=taken, **which)
 
-    def truncate(self, keep: float = 0.5, **which: Any) -> Rule:
-        """Carry the request out and send the first part of its answer, under a length that says it is complete."""
-        return self._on_request("truncate", {"keep": keep}, which)
+    def truncate(self, keep: float = 0.5, *, cut: bool = True, **which: Any) -> Rule:
+        """Carry the request out and send only the first part of its answer.
+
+        With ``cut`` the answer announces its whole length and the connection ends in the middle; without, the shorter
+        length is announced, as by a proxy that loses the rest, and the text just ends too early.
+        """
+        return self._on_request("truncate", {"keep": keep, "cut": cut}, which)
 
     def lose(self, **which: Any) -> Rule:
         """Do not deliver the frame.
