@@ -77,7 +77,7 @@ def refusal(call, *args, **fields):
 
 
 def test_a_market_order_takes_several_levels_at_once():
-    bench = Bench()
+    bench = Bench((1, "100", "1", SOLD))
     _, _, asks = bench.exchange.book("BTCUSDT", 3)
     (first, first_qty), (second, second_qty), _ = [(D(price), D(qty)) for price, qty in asks]
     order = bench.place("BUY", "MARKET", quantity=first_qty + D("0.001"))
@@ -90,6 +90,11 @@ def test_a_market_order_takes_several_levels_at_once():
     assert [fill.commission_asset for fill in order.fills] == ["BTC", "BTC"]
     # The depth that was taken is gone until the next public trade.
     assert bench.exchange.book("BTCUSDT", 1)[2] == [(f"{second:.8f}", f"{second_qty - D('0.001'):.8f}")]
+    bench.run(1)
+    market = bench.markets["BTCUSDT"]
+    ticks, steps = next(market.levels("ask"))
+    assert bench.exchange.book("BTCUSDT", 1)[2] == [(market.price_text(ticks), market.qty_text(steps))]
+    assert market.price(ticks) == first
 
 
 def test_a_resting_buy_fills_at_its_price_by_at_most_what_trades():
@@ -147,6 +152,35 @@ def test_a_marketable_limit_takes_at_better_prices_and_rests_with_the_remainder(
     # It stands in the book now, above the synthetic bids.
     assert bench.exchange.book("BTCUSDT", 1)[1] == [(f"{limit:.8f}", "1.00000000")]
     assert D(bench.exchange.book("BTCUSDT", 1)[2][0][0]) > limit
+
+
+def test_what_is_due_happens_before_a_request():
+    bench = Bench((1, "98", "5", SOLD))
+    bench.clock.advance(1500)
+    order = bench.place("BUY", "LIMIT", quantity="0.1", price="99")
+    assert (order.status, order.fills[0].is_maker, order.created_ms) == ("FILLED", False, START_MS + 1500)
+    assert D(98) < order.fills[0].price < D("98.10")
+
+
+def test_the_book_is_never_crossed():
+    bench = Bench((1, "98", "0.1", SOLD), (2, "103", "0.1", BOUGHT))
+    bench.place("BUY", "LIMIT", quantity="1", price="99")
+    bench.place("SELL", "LIMIT", quantity="1", price="102")
+    for second, own in ((1, "99.00000000"), (2, "102.00000000")):
+        bench.run(second)
+        _, bids, asks = bench.exchange.book("BTCUSDT", 100)
+        assert D(bids[0][0]) < D(asks[0][0])
+        assert own in {bids[0][0], asks[0][0]}
+
+
+def test_a_worth_beyond_eight_decimals_is_locked_upwards_and_paid_downwards():
+    spec = replace(SPEC, step_size=D("0.00000001"), min_qty=D("0.00000001"))
+    bench = Bench((1, "99", "1", SOLD), spec=spec)
+    order = bench.place("BUY", "LIMIT", quantity="0.12345677", price="99.50")
+    assert bench.funds("USDT")[1] == D("12.28394862")
+    bench.run(1)
+    assert order.cum_quote == D("12.28394861")
+    assert bench.funds("USDT") == (10_000 - D("12.28394861"), 0)
 
 
 def test_accounts_trade_with_each_other():
@@ -470,14 +504,16 @@ def test_lists_of_orders_and_fills():
 
 
 def test_events_come_in_time_order_and_only_for_what_is_watched():
-    bench = Bench((0.2, "100.10", "1", BOUGHT), (0.4, "100.20", "1", BOUGHT), (2.5, "99", "1", SOLD))
+    bench = Bench(
+        (0.2, "100.10", "1", BOUGHT), (0.4, "100.20", "1", BOUGHT), (2.5, "99", "1", SOLD), (3, "99", "2", SOLD)
+    )
     assert [type(event) for event in bench.run(0.1)] == []
     exchange = bench.exchange
     for stream in ("trade", "bookTicker", "1s", "1s"):
         exchange.watch("BTCUSDT", stream)
     exchange.unwatch("BTCUSDT", "1s")
     bench.place("BUY", "LIMIT", quantity="0.5", price="99.50")
-    events = bench.run(4)
+    events = bench.run(3.9)
     assert [(type(event), event.ts_ms - START_MS) for event in events] == [
         (OrderEvent, 100),
         (BalanceEvent, 100),
@@ -493,9 +529,12 @@ def test_events_come_in_time_order_and_only_for_what_is_watched():
         (BalanceEvent, 2500),
         (KlineEvent, 2500),
         (KlineEvent, 3000),
+        (TradeEvent, 3000),
+        (BookTickerEvent, 3000),
+        (KlineEvent, 3500),
     ]
     frames = [event for event in events if isinstance(event, KlineEvent)]
-    assert [frame.closed for frame in frames] == [False, True, False, True]
+    assert [frame.closed for frame in frames] == [False, True, False, True, False]
     # The first bar began before it was watched: its opening trade counts.
     assert frames[1].row[:6] == [START_MS, "100.00000000", "100.20000000", "100.00000000", "100.20000000", "3.00000000"]
     assert (frames[1].first_id, frames[1].last_id) == (1, 3)
