@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -22,6 +23,7 @@ import ccxt.pro
 import pytest
 import requests
 
+from ccxtbt.sim.__main__ import build, parse
 from ccxtbt.sim.binance_access import sign
 from ccxtbt.sim.binance_limits import Limits, Usage
 from ccxtbt.sim.clock import ManualClock
@@ -459,29 +461,33 @@ class TestMarketStreams:
         assert all(kline["T"] == kline["t"] + 999 for kline in forming)
 
     def test_depth_diffs_keep_a_book_up_to_date(self, simulator):
-        server = simulator([BTC])
+        server = simulator([replace(BTC, trades_per_minute=2400.0)])
+
+        def snapshot() -> dict[str, Any]:
+            return get(server, "/api/v3/depth", symbol="BTCUSDT", limit=1000).json()
 
         async def main():
-            async with socket(server, "/ws/btcusdt@depth@100ms") as ws:
-                first = await ws.receive_json()
-                snapshot = await asyncio.to_thread(
-                    lambda: get(server, "/api/v3/depth", symbol="BTCUSDT", limit=1000).json()
-                )
-                sides = dict(snapshot["bids"]), dict(snapshot["asks"])
-                last = snapshot["lastUpdateId"]
-                assert first["U"] <= last + 1
-                applied = 0
-                while applied < 5:
-                    event = await ws.receive_json()
-                    if event["u"] <= last:
-                        continue
-                    assert event["U"] <= last + 1
-                    last = event["u"]
-                    for side, key in zip(sides, "ba", strict=True):
-                        side.update(event[key])
-                    bids, asks = ({Decimal(p) for p, q in side.items() if Decimal(q)} for side in sides)
-                    assert max(bids) < min(asks)
-                    applied += 1
+            streams = "btcusdt@depth@100ms/btcusdt@depth20@100ms"
+            async with socket(server, f"/stream?streams={streams}") as ws:
+                while "U" not in (await ws.receive_json())["data"]:
+                    pass
+                book = await asyncio.to_thread(snapshot)
+                last, sides = book["lastUpdateId"], (dict(book["bids"]), dict(book["asks"]))
+                compared = 0
+                while compared < 5:
+                    data = (await ws.receive_json())["data"]
+                    if data.get("u", -1) > last:
+                        assert data["U"] <= last + 1
+                        last = data["u"]
+                        for side, key in zip(sides, "ba", strict=True):
+                            side.update(data[key])
+                    elif data.get("lastUpdateId") == last:
+                        here = [{price: qty for price, qty in side.items() if Decimal(qty)} for side in sides]
+                        bids = sorted(here[0].items(), key=lambda level: -Decimal(level[0]))
+                        asks = sorted(here[1].items(), key=lambda level: Decimal(level[0]))
+                        assert [list(level) for level in bids[:20]] == data["bids"]
+                        assert [list(level) for level in asks[:20]] == data["asks"]
+                        compared += 1
 
         run(main())
 
@@ -775,6 +781,10 @@ class TestRestFaults:
 
 
 class TestSocketFaults:
+    @pytest.fixture
+    def server(self, simulator) -> SimServer:
+        return simulator([BTC], speed=10.0)
+
     def receive(self, server: SimServer, count: int, path: str = "/ws/btcusdt@trade") -> list[Any]:
         """Return the ids of the next trades; a close or a cut ends the list with its code."""
 
@@ -812,7 +822,7 @@ class TestSocketFaults:
         assert [number - got[0] for number in got] == [0, 2, 3, 3, 4, 6, 5, 7]
 
     def test_a_delayed_frame_is_overtaken(self, server):
-        server.faults.delay(0.6, stream="btcusdt@trade", nth=2)
+        server.faults.delay(1.0, stream="btcusdt@trade", nth=2)
         got = self.receive(server, 25)
         offsets = [number - got[0] for number in got]
         assert offsets.index(1) > 1
@@ -836,7 +846,7 @@ class TestSocketFaults:
                 await ws.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 1})
                 await ws.ping()
                 with pytest.raises(asyncio.TimeoutError):
-                    await ws.receive(timeout=0.5)
+                    await ws.receive(timeout=0.3)
                 assert not ws.closed
                 assert [connection.stalled for connection in server.connections.values()] == [True]
                 await ws.close()
@@ -865,7 +875,7 @@ class TestSocketFaults:
     def test_refuse_delay_and_accept_and_close(self, server):
         server.faults.refuse_connect(503, socket="market")
         server.faults.accept_and_close(1008, socket="market", nth=2)
-        server.faults.delay_connect(0.3, socket="market", nth=3)
+        server.faults.delay_connect(3.0, socket="market", nth=3)
 
         async def main():
             with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -916,6 +926,22 @@ class TestLifeCycle:
         server._thread.join(5)
         with pytest.raises(RuntimeError, match="died while it ran"):
             server.stop()
+
+    def test_a_configuration_file_says_what_the_command_line_does_not(self, tmp_path):
+        config = tmp_path / "sim.json"
+        spec = {"symbol": "XRPBTC", "base": "XRP", "quote": "BTC", "price": "0.00002", "tick_size": "0.00000001"}
+        config.write_text(json.dumps({"specs": [spec], "speed": 4.0, "balances": "XRP:7", "seed": 9}))
+        server = build(parse(["--config", str(config), "--seed", "3"]))
+        assert server.speed == 4.0
+        assert server.exchange.markets["XRPBTC"].spec.tick_size == Decimal("0.00000001")
+        assert server.account().balance("XRP").free == 7
+        same = build(parse(["--config", str(config), "--seed", "3"]))
+        now_ms = START_MS + HOUR_MS
+        rows = [s.exchange.markets["XRPBTC"].klines("1m", limit=5, now_ms=now_ms) for s in (server, same)]
+        assert rows[0] == rows[1]
+        config.write_text('{"colour": "red"}')
+        with pytest.raises(SystemExit):
+            parse(["--config", str(config)])
 
     @pytest.mark.parametrize("how", ["signal", "stdin"])
     def test_in_a_process_of_its_own(self, how):
