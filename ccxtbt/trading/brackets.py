@@ -1,0 +1,451 @@
+"""Orders that hang together, without I/O: transitions of the members in, what to send and cancel next out.
+
+Why one exit at a time. On spot each resting sale locks its amount: the stop and the target of one entry lock it twice,
+so the exchange refuses the second; and where the account happens to hold enough for both, a fast market can fill both,
+one entry sold twice. Without the exchange's own order lists only one order of ours can rule that out: **for each entry
+at most one exit is at the exchange, and the next is sent only when the end of the last is known with all its fills.**
+
+It is the stop that rests, since it must work when this process does not. The target is watched here: when the price
+reaches it, the stop is cancelled and the target sent at its limit for what the stop left; when the price falls back
+half-way to the stop before the target is filled, they change places again. A stop that the exchange refuses because
+the price has passed it is sent as what it becomes, at market or at its limit; only the exchange decides that, since a
+price known here may be old. What this cannot do: fill a target that the price touches and leaves within the time that
+the change takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from ccxtbt.errors import ConfigError
+from ccxtbt.trading.rules import EXACT, Side, exact, floor_to
+from ccxtbt.trading.states import (
+    Accepted,
+    Amend,
+    Canceled,
+    Completed,
+    Expired,
+    Fill,
+    Margin,
+    Rejected,
+    Status,
+    Transition,
+)
+
+ZERO = Decimal(0)
+_TWO = Decimal(2)
+
+_ENDS: Mapping[type, Status] = {
+    Completed: Status.COMPLETED,
+    Canceled: Status.CANCELED,
+    Expired: Status.EXPIRED,
+    Rejected: Status.REJECTED,
+    Margin: Status.MARGIN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A child of a bracket.
+
+    Attributes
+    ----------
+    key : hashable
+        The caller's name of it.
+    kind : 'stop' or 'limit'
+        What it protects: a loss or a profit.
+    price : Decimal
+        A stop's trigger, a limit's price.
+    least : Decimal
+        The smallest amount that the market takes at this price.
+    """
+
+    key: Hashable
+    kind: Literal["stop", "limit"]
+    price: Decimal
+    least: Decimal = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a member as a new order at the exchange, under a new client id.
+
+    Attributes
+    ----------
+    key : hashable
+        Member.
+    leg : int
+        Which order of the member this is; transitions come back with it.
+    size : Decimal
+        Amount, on the lot.
+    triggered : bool
+        A stop that the price has passed: send what it becomes.
+    """
+
+    key: Hashable
+    leg: int
+    size: Decimal
+    triggered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel a member's order at the exchange; stands until a transition tells the order's end: ask again if need be.
+
+    For a child that end is not the member's: what the strategy is told comes as `End`.
+    """
+
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A child is over: tell the strategy.
+
+    Attributes
+    ----------
+    key : hashable
+        Member.
+    status : Status
+        COMPLETED if it took the last of the entry out, although that may be less than it was made for.
+    reason : str
+        A sentence, where there is one.
+    """
+
+    key: Hashable
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A part of the entry is held and no exit is left for it, against the strategy's will."""
+
+    size: Decimal
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """More was traded than one order of the group was to trade: a fill came after its order's end was told."""
+
+    size: Decimal
+
+
+Action = Send | Cancel | End | Exposed | Excess
+
+
+@dataclass(slots=True)
+class _Child:
+    """Where an exit stands. A leg is one order of it at the exchange: `sent`, then `working`, then gone."""
+
+    exit: Exit
+    leg: int = 0
+    sent: bool = False
+    working: bool = False
+    cancelling: bool = False
+    left: Decimal = ZERO  # of the leg
+    triggered: bool = False  # sent, or to be sent, as what the stop becomes
+    completed: bool = False  # its last leg took all that it was sent for
+    status: Status | None = None
+
+
+@dataclass(slots=True)
+class _Parent:
+    key: Hashable
+    open: bool = True
+    cancelling: bool = False
+
+
+@dataclass(slots=True)
+class _Totals:
+    entered: Decimal = ZERO
+    exited: Decimal = ZERO
+    excess: Decimal = ZERO  # reported so far
+    exposed: Decimal = ZERO
+    reasons: list[str] = field(default_factory=list)
+
+
+class Bracket:
+    """An entry and its exits; or, with `size` instead of a parent, two exits of a position that is there already.
+
+    Parameters
+    ----------
+    exits : sequence of Exit
+        At most one stop and one limit.
+    side : 'buy' or 'sell'
+        Of the entry; the exits trade the other way.
+    lot : Decimal
+        Step of sizes.
+    base : str
+        Currency whose fees reduce what a bought entry leaves to sell.
+    parent : hashable
+        Key of the entry, which the caller sends itself; its leg is 0.
+    size : Decimal or None
+        What the exits are for, where there is no parent.
+
+    Raises
+    ------
+    ConfigError
+        Not one parent or one size, or exits that one entry cannot have.
+    """
+
+    def __init__(
+        self,
+        exits: Sequence[Exit],
+        *,
+        side: Side,
+        lot: Decimal,
+        base: str = "",
+        parent: Hashable = None,
+        size: Decimal | None = None,
+    ) -> None:
+        kinds = [each.kind for each in exits]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise ConfigError(f"A bracket takes one stop, one limit, or one of each, not {kinds}: drop the others.")
+        if (parent is None) == (size is None):
+            raise ConfigError("A bracket hangs on a parent or on a size: give one of them.")
+        self._children = {each.key: _Child(each) for each in exits}
+        self._stop = next((child for child in self._children.values() if child.exit.kind == "stop"), None)
+        self._limit = next((child for child in self._children.values() if child.exit.kind == "limit"), None)
+        self._parent = None if parent is None else _Parent(parent)
+        self._totals = _Totals(entered=size or ZERO)
+        self._side = side
+        self._lot = lot
+        self._base = base if side == "buy" else ""
+        self._at_target = False
+        self._closing = False
+
+    @property
+    def rest(self) -> Decimal:
+        """What is entered and not taken out, in whole lots."""
+        totals = self._totals
+        return floor_to(max(EXACT.subtract(totals.entered, totals.exited), ZERO), self._lot)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be expected."""
+        return not self._parent_open and all(child.status is not None for child in self._children.values())
+
+    @property
+    def _parent_open(self) -> bool:
+        return self._parent is not None and self._parent.open
+
+    def start(self) -> list[Action]:
+        """Send the first exit, where there is no entry to wait for."""
+        return self._plan()
+
+    def apply(self, key: Hashable, leg: int, transition: Transition) -> list[Action]:
+        """Take a transition of a member's order at the exchange.
+
+        Parameters
+        ----------
+        key : hashable
+            Member.
+        leg : int
+            Which of its orders; 0 for the parent.
+        transition : Transition
+            As the order's state told it.
+        """
+        if self._parent is not None and key == self._parent.key:
+            self._of_parent(self._parent, transition)
+            return self._plan()
+        told = self._of_child(self._children[key], leg, transition)
+        return told + self._plan()
+
+    def on_price(self, price: Any) -> list[Action]:
+        """Take the market's last price."""
+        self._see(exact(price, "price"))
+        return self._plan()
+
+    def cancel(self, key: Hashable) -> list[Action]:
+        """Cancel a member on the strategy's behalf.
+
+        The parent: what it has filled keeps its exits. An exit: everything, the parent included, as backtrader does.
+        """
+        if self._parent is not None and key == self._parent.key:
+            return self._cancel_parent()
+        self._closing = True
+        return self._cancel_parent() + self._plan()
+
+    def _see(self, price: Decimal) -> None:
+        """Note which exit the market is at; a member's fill is a price as good as any."""
+        if self._limit is None or self._stop is None:
+            return
+        target, stop = self._limit.exit.price, self._stop.exit.price
+        half_way = EXACT.divide(EXACT.add(target, stop), _TWO)
+        if price >= target if self._side == "buy" else price <= target:
+            self._at_target = True
+        elif price <= half_way if self._side == "buy" else price >= half_way:
+            self._at_target = False
+
+    def _cancel_parent(self) -> list[Action]:
+        parent = self._parent
+        if parent is None or not parent.open or parent.cancelling:
+            return []
+        parent.cancelling = True
+        return [Cancel(parent.key)]
+
+    def _of_parent(self, parent: _Parent, transition: Transition) -> None:
+        totals = self._totals
+        if isinstance(transition, Fill):
+            totals.entered = EXACT.add(totals.entered, abs(transition.size))
+            self._see(transition.price)
+        if isinstance(transition, Fill | Amend):
+            totals.entered = EXACT.subtract(totals.entered, self._taken(transition))
+        if type(transition) in _ENDS:
+            parent.open = False
+
+    def _taken(self, transition: Fill | Amend) -> Decimal:
+        """Return the fee in base, which is not there to be sold."""
+        base = self._base and transition.fee_currency == self._base
+        return transition.fee_cost if base and transition.fee_cost else ZERO
+
+    def _of_child(self, child: _Child, leg: int, transition: Transition) -> list[Action]:
+        current = leg == child.leg and child.sent
+        totals = self._totals
+        if isinstance(transition, Fill):
+            totals.exited = EXACT.add(totals.exited, abs(transition.size))
+            self._see(transition.price)
+            if current:
+                child.left = EXACT.subtract(child.left, abs(transition.size))
+        if isinstance(transition, Fill | Amend):
+            totals.exited = EXACT.add(totals.exited, self._taken(transition))
+        if not current:
+            return []
+        if isinstance(transition, Accepted | Fill):
+            child.working = True
+        ended = _ENDS.get(type(transition))
+        return [] if ended is None else self._leg_ended(child, ended, transition)
+
+    def _leg_ended(self, child: _Child, status: Status, transition: Any) -> list[Action]:
+        asked, child.sent, child.working, child.cancelling = child.cancelling, False, False, False
+        child.completed = status is Status.COMPLETED
+        if child.completed or (asked and status in (Status.CANCELED, Status.EXPIRED)):
+            return []
+        if status is Status.REJECTED and transition.immediate and not child.triggered:
+            # The price is through the stop already: now it is due at once.
+            child.triggered = True
+            return []
+        return [self._end(child, status, getattr(transition, "reason", ""))]
+
+    def _end(self, child: _Child, status: Status, reason: str = "") -> End:
+        child.status = status
+        if reason:
+            self._totals.reasons.append(reason)
+        return End(child.exit.key, status, reason)
+
+    def _plan(self) -> list[Action]:
+        """Compare what is at the exchange with what should be there, and say the next steps."""
+        actions = self._report_excess()
+        rest = self.rest
+        alive = [child for child in self._children.values() if child.status is None]
+        if not alive or (self._totals.exited and not self._closing):
+            # Exits that are at work, or cannot be, are no reason to enter further.
+            actions += self._cancel_parent()
+        wanted = None if self._closing else self._wanted(alive, rest)
+        out = [child for child in alive if child.sent]
+        for child in out:
+            fits = child is wanted and self._fits(child, rest)
+            if child.left > 0 and child.working and not (fits or child.cancelling):
+                child.cancelling = True
+                actions.append(Cancel(child.exit.key))
+        if out:
+            return actions
+        if wanted is not None:
+            return [*actions, self._send(wanted, rest)]
+        if self._closing:
+            return actions + [self._end(child, self._last_word(child)) for child in alive]
+        if not self._parent_open:
+            actions += [self._end(child, self._last_word(child)) for child in alive]
+            actions += self._report_exposure(rest)
+        return actions
+
+    def _wanted(self, alive: Sequence[_Child], rest: Decimal) -> _Child | None:
+        """Return the exit that should be at the exchange; None while the rest is too small to be sent."""
+        first = self._limit if self._at_target else self._stop
+        if self._stop is not None and self._stop.triggered:
+            first = self._stop
+        ordered = sorted(alive, key=lambda child: child is not first)
+        for child in ordered if rest else ():
+            if rest >= child.exit.least or (child.sent and self._fits(child, rest)):
+                return child
+        return None
+
+    @staticmethod
+    def _fits(child: _Child, rest: Decimal) -> bool:
+        """Whether a leg may stay: it is for the rest, or for part of a rest that is too small to be sent anew."""
+        return child.left == rest or child.left < rest < child.exit.least
+
+    def _send(self, child: _Child, size: Decimal) -> Send:
+        for other in self._children.values():
+            other.completed = False
+        child.leg += 1
+        child.sent, child.working, child.left = True, False, size
+        return Send(child.exit.key, child.leg, size, child.triggered)
+
+    def _last_word(self, child: _Child) -> Status:
+        return Status.COMPLETED if child.completed else Status.CANCELED
+
+    def _report_excess(self) -> list[Action]:
+        totals = self._totals
+        over = EXACT.subtract(EXACT.subtract(totals.exited, totals.entered), totals.excess)
+        if over <= 0 or self._parent_open:
+            return []
+        totals.excess = EXACT.add(totals.excess, over)
+        return [Excess(over)]
+
+    def _report_exposure(self, rest: Decimal) -> list[Action]:
+        totals = self._totals
+        if rest <= totals.exposed:
+            return []
+        totals.exposed = rest
+        reason = " ".join(totals.reasons) or "What is filled is too small to be sold."
+        return [Exposed(rest, reason)]
+
+
+class Group:
+    """Orders that cancel each other, all at the exchange at once: `oco` of orders that are not two exits of one size.
+
+    The first that trades, or that ends unrefused, cancels the others. Two can trade before that reaches the exchange,
+    which is reported as `Excess`.
+
+    Parameters
+    ----------
+    sizes : mapping
+        Key of each member -> its amount.
+    """
+
+    def __init__(self, sizes: Mapping[Hashable, Decimal]) -> None:
+        self._open = dict.fromkeys(sizes)
+        self._largest = max(sizes.values(), default=ZERO)
+        self._filled = ZERO
+        self._reported = ZERO
+        self._cancelling: set[Hashable] = set()
+
+    @property
+    def done(self) -> bool:
+        """Whether all have ended."""
+        return not self._open
+
+    def apply(self, key: Hashable, transition: Transition) -> list[Action]:
+        """Take a transition of a member."""
+        actions: list[Action] = []
+        status = _ENDS.get(type(transition))
+        if status is not None:
+            self._open.pop(key, None)
+        unasked = key not in self._cancelling and status in (Status.CANCELED, Status.EXPIRED)
+        if isinstance(transition, Fill) or status is Status.COMPLETED or unasked:
+            others = [other for other in self._open if other != key and other not in self._cancelling]
+            self._cancelling.update(others)
+            actions += [Cancel(other) for other in others]
+        if isinstance(transition, Fill):
+            self._filled = EXACT.add(self._filled, abs(transition.size))
+            over = EXACT.subtract(EXACT.subtract(self._filled, self._largest), self._reported)
+            if over > 0:
+                self._reported = EXACT.add(self._reported, over)
+                actions.append(Excess(over))
+        return actions
