@@ -1,1 +1,18 @@
 """Run a backtrader strategy on any exchange that ccxt knows."""
+
+from importlib.util import find_spec
+
+from ccxtbt.errors import UnbuiltError
+
+if missing := [name for name in ("_bars", "_lines", "_ohlcv", "_ratelimit") if find_spec(f"ccxtbt.{name}") is None]:
+    raise UnbuiltError(
+        f"The compiled part of ccxtbt is missing ({', '.join(missing)}): install the package with pip, or build it in "
+        "a checkout with 'pip install -e .'."
+    )
+
+from ccxtbt.ccxtbroker import CCXTBroker
+from ccxtbt.ccxtfeed import CCXTFeed
+from ccxtbt.ccxtstore import CCXTStore
+
+__all__ = ["CCXTBroker", "CCXTFeed", "CCXTStore"]
+__version__ = "0.1.0"

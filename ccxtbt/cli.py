@@ -32,6 +32,8 @@ def demo(
 ) -> None:
     """Trade on the simulated exchange, without keys or internet, and compare the books with the exchange's."""
     console = Console(highlight=False)
+    # The table at the end needs its width where the output is no terminal too.
+    console.width = max(console.width, 120)
     began_s = time.monotonic()
     try:
         if trades is None:

@@ -203,7 +203,8 @@ class SmaBrackets(bt.Strategy):
                     self.cancel(order)
             if not self.open_orders[data] and data not in self.closing and self.getposition(data):
                 self.closing.add(data)
-                self.close(data)
+                order = self.close(data)
+                self.open_orders[data][order.ref] = order
         if not any(self.open_orders.values()):
             self.env.runstop()
 
@@ -252,7 +253,10 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
             cerebro.adddata(feed)
         cerebro.setbroker(store.getbroker())
         cerebro.addstrategy(SmaBrackets, live_bars=plan.live, say=console.print)
-        strategy = cerebro.run()[0]
+        try:
+            (strategy,) = cerebro.run()
+        finally:
+            store.stop()
     finally:
         server.stop()
     return audit(plan, exchange, account, strategy)
@@ -262,8 +266,8 @@ def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBracket
     """Hold what the strategy saw and what its broker believes against the exchange's own books."""
     faults: list[str] = []
     table = Table(title="The run, and the exchange's own books beside it")
-    for heading in ("market", "bars by origin", "orders", "fills", "fees", "position", "at the exchange", "bars"):
-        table.add_column(heading, justify="left" if heading == "market" else "right")
+    for heading in ("market", "bars", "by origin", "orders", "fills", "fees", "position", "exchange's"):
+        table.add_column(heading, justify="left" if heading == "market" else "right", no_wrap=True)
     broker = strategy.broker
     for data in strategy.datas:
         base, quote = data._name.split("/")
@@ -280,18 +284,18 @@ def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBracket
         step = market.spec.step_size
         if abs(position - held) >= step:
             faults.append(f"{data._name}: the broker holds {position} {base}, the exchange {held}")
-        fees: Counter[str] = Counter()
+        fees: dict[str, Decimal] = defaultdict(Decimal)
         for fill in fills:
-            fees[fill.fee_asset] += fill.fee
+            fees[fill.commission_asset] += fill.commission
         table.add_row(
             data._name,
+            "differ" if wrong else "equal",
             ", ".join(f"{count} {origin}" for origin, count in data.origins.items()),
             str(len(orders)),
             str(booked),
-            ", ".join(f"{fee.normalize():f} {asset}" for asset, fee in fees.items()) or "-",
+            ", ".join(f"{fee:.8f} {asset}" for asset, fee in fees.items()) or "-",
             f"{position:f}",
-            f"{held:f}",
-            "differ" if wrong else "equal",
+            f"{held.normalize():f}",
         )
     cash = Decimal(str(broker.getcash()))
     quote_held = account.balance(quote).total

@@ -52,6 +52,8 @@ class Hooks:
         The budget of orders of this key.
     weight_per_cost : float
         Exchange weight of one unit of ccxt's cost.
+    endpoint : str
+        Gateway through which addresses are led; '' where they are the exchange's own.
     tap : callable or None
         Sees raw WebSocket frames before ccxt does.
     """
@@ -60,10 +62,11 @@ class Hooks:
     limiter: Limiter
     orders: Limiter
     weight_per_cost: float = 1.0
+    endpoint: str = ""
     tap: Tap | None = None
 
 
-class TappedClient(Client):  # type: ignore[misc]  # ccxt is not typed
+class TappedClient(Client):
     """ccxt's WebSocket client with a tap before its parser."""
 
     tap: Tap | None = None
@@ -82,17 +85,23 @@ class TappedClient(Client):  # type: ignore[misc]  # ccxt is not typed
         return result
 
 
-class ClockMixin:
-    """The exchange's time instead of this machine's, wherever ccxt asks for it (signatures, nonces, expiries)."""
+class CommonMixin:
+    """Hooks of both classes."""
 
     ccxtbt_hooks: Hooks
 
     def milliseconds(self) -> int:
-        """Return the exchange's time in ms."""
+        """Return the exchange's time in ms instead of this machine's: signatures, nonces and expiries use it."""
         return self.ccxtbt_hooks.clock.now_ms()
 
+    def handle_errors(self, code: int, reason: str, url: str, *more: Any) -> Any:
+        """Let ccxt judge an answer by the exchange's own address: some classes choose their table of errors by it."""
+        endpoint = self.ccxtbt_hooks.endpoint
+        own = f"https://{url.removeprefix(endpoint + '/')}" if endpoint else url
+        return super().handle_errors(code, reason, own, *more)  # type: ignore[misc]  # the mixin stands before ccxt's class
 
-class AsyncMixin(ClockMixin):
+
+class AsyncMixin(CommonMixin):
     """Hooks of the asynchronous class, REST and WebSocket."""
 
     def init_throttler(self, cost: float | None = None) -> None:
@@ -109,7 +118,7 @@ class AsyncMixin(ClockMixin):
         return client
 
 
-class SyncMixin(ClockMixin):
+class SyncMixin(CommonMixin):
     """Hooks of the synchronous class, which user code calls directly."""
 
     def throttle(self, cost: float | None = None) -> None:

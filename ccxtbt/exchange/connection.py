@@ -109,7 +109,10 @@ class Connection:
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
-        self._hooks = adapter.Hooks(self.clock, self.limiter, self.orders, self.facts.weight_per_cost, tap)
+        self._endpoint = (account.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "").rstrip("/")
+        self._hooks = adapter.Hooks(
+            self.clock, self.limiter, self.orders, self.facts.weight_per_cost, self._endpoint, tap
+        )
         self._sync: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -120,6 +123,11 @@ class Connection:
     def running(self) -> bool:
         """Whether the I/O thread of this process is up."""
         return self._thread is not None and self._thread.is_alive() and self._pid == os.getpid()
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there are credentials to call private methods with."""
+        return self.rest is not None and bool(self.rest.check_required_credentials(False))
 
     @property
     def markets(self) -> dict[str, Any]:
@@ -198,14 +206,23 @@ class Connection:
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
         """Run a coroutine function as a task of its own until `stop`; callable from any thread.
 
-        A task that fails is logged and started again after a pause; one that returns is done.
+        A task that fails is logged and started again after a pause; one that returns is done. For what must not be
+        done twice, see `post`.
         """
+        self._begin(self._supervise(function, args, name), name)
+
+    def post(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> None:
+        """Run a coroutine function once, as a task of its own; callable from any thread. A failure is logged."""
+        self._begin(self._once(function, args, name), name)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         if self._loop is None:
+            work.close()
             raise ConfigError(f"The connection to {self.account.exchange_id} is not started: start the store first.")
         if threading.current_thread() is self._thread:
-            self._create_task(function, args, name)
+            self._create_task(work, name)
         else:
-            self._loop.call_soon_threadsafe(self._create_task, function, args, name)
+            self._loop.call_soon_threadsafe(self._create_task, work, name)
 
     async def fetch_page(
         self, symbol: str, timeframe: str, since_ms: int | None, limit: int | None, params: dict[str, Any]
@@ -237,9 +254,8 @@ class Connection:
         """Point a ccxt exchange at the test network or the gateway that was asked for."""
         if self.account.sandbox:
             exchange.set_sandbox_mode(True)
-        endpoint = self.account.endpoint or os.environ.get(ENDPOINT_VARIABLE)
-        if endpoint:
-            exchange.urls["api"] = adapter.redirect(exchange.urls["api"], endpoint)
+        if self._endpoint:
+            exchange.urls["api"] = adapter.redirect(exchange.urls["api"], self._endpoint)
 
     async def _open(self) -> None:
         name = self.account.exchange_id
@@ -284,10 +300,17 @@ class Connection:
             await asyncio.sleep(CLOCK_SYNC_S)
             await self.sync_clock()
 
-    def _create_task(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._supervise(function, args, name), name=name)
+    def _create_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _once(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
+        try:
+            await function(*args)
+        except Exception as error:
+            logger.exception("%s: the task %r failed.", self.account.exchange_id, name)
+            self.notice(f"{name}: {type(error).__name__}: {error}")
 
     async def _supervise(self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...], name: str) -> None:
         while True:

@@ -79,30 +79,37 @@ class Private:
             self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
 
     async def submit(
-        self, symbol: str, order_type: str, side: str, amount: Any, price: Any, params: dict[str, Any], client_id: str
+        self,
+        arguments: tuple[Any, ...],
+        client_id: str,
+        doubt: Callable[[str], None],
     ) -> dict[str, Any]:
         """Send one order, and return it as ccxt parses the answer.
 
         What provably never reached matching is sent again under the same client id. An order whose answer was lost
-        is never sent again: it is looked up.
+        is never sent again: it is looked up until the exchange has told what became of it.
+
+        Parameters
+        ----------
+        arguments : tuple
+            Of ccxt's `create_order`: symbol, type, side, amount, price, params; the client id is among the params.
+        client_id : str
+            Under which the order can be found again.
+        doubt : callable
+            Hears why, when it is not known whether the exchange has the order.
 
         Raises
         ------
         OrderRefusedError
             It is not at the exchange and will not be; `FundsError` for lack of funds.
-        OutcomeUnknownError
-            The exchange could not be asked what became of it.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
-        parameters = {**params, self._connection.facts.client_id_param: client_id}
         while True:
             sent_ms = self._connection.clock.now_ms()
             try:
                 with in_lane(Lane.ORDER, orders=1):
-                    order = await self._connection.rest.create_order(
-                        symbol, order_type, side, amount, price, parameters
-                    )
+                    order = await self._connection.rest.create_order(*arguments)
             except Exception as error:
                 cure = classify(error, self._connection.rest.last_response_headers, creates_order=True)
                 if cure.remedy is Remedy.NEVER:
@@ -110,7 +117,8 @@ class Private:
                     raise refused(str(error)) from error
                 if cure.remedy is Remedy.UNKNOWN:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
-                    return await self._settle(client_id, symbol, sent_ms)
+                    doubt(str(error))
+                    return await self._settle(client_id, arguments[0], sent_ms)
                 if loop.time() > deadline_s:
                     raise OrderRefusedError(
                         f"The order was turned away for {SUBMIT_DEADLINE_S:g} s and never sent: {error}"
@@ -118,7 +126,11 @@ class Private:
                 logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
                 await self._pause(cure)
             else:
-                return dict(order)
+                if order.get("id"):
+                    return dict(order)
+                # A cut answer that still parses: ccxt raises nothing, and the order may live.
+                doubt("the answer names no order")
+                return await self._settle(client_id, arguments[0], sent_ms)
 
     async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
         """Cancel an order and return what the exchange says of it.

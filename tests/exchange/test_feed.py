@@ -2,12 +2,12 @@
 
 import backtrader as bt
 import pytest
-from simulated import BTC, ETH
-from watching import ago, assert_equals_exchange, run, store_of
 
 from ccxtbt.ccxtfeed import CCXTFeed
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
+from simulated import BTC, ETH
+from watching import ago, assert_equals_exchange, run, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -170,7 +170,7 @@ def test_dates_in_the_wrong_order_are_said_before_the_run(simulator):
 
 
 def test_an_exchange_that_does_not_exist():
-    with pytest.raises(ConfigError, match="did you mean .*binance"):
+    with pytest.raises(ConfigError, match=r"did you mean .*binance"):
         CCXTStore("binanse").start()
 
 

@@ -1,6 +1,6 @@
 """Leading an exchange's addresses through a gateway."""
 
-import ccxt
+import ccxt.pro
 import pytest
 
 from ccxtbt.errors import ConfigError

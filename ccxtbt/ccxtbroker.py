@@ -1,0 +1,257 @@
+"""CCXTBroker: a backtrader broker: the exchange's in a live run, backtrader's own in a backtest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import backtrader as bt
+
+from ccxtbt.ccxtfeed import STORE_ARGUMENTS
+from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.errors import ConfigError
+from ccxtbt.livedesk import POLL_S, LiveDesk
+from ccxtbt.trading.sizes import CommInfo
+
+logger = logging.getLogger(__name__)
+
+# What backtrader's own orders take by name; everything else that `buy` and `sell` are given goes to the exchange.
+SIZES_IN_ORDER = ("price", "plimit", "exectype", "valid", "tradeid", "oco", "trailamount", "trailpercent")
+
+
+class _MetaBroker(type(bt.BrokerBase)):  # type: ignore[misc]  # backtrader's metaclass
+    """Tells the first positional argument by its type: a store, or a mapping as old scripts give it."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        for value in args:
+            name = "store" if isinstance(value, CCXTStore) else "broker_mapping"
+            if value is not None and kwargs.setdefault(name, value) is not value:
+                raise ConfigError(f"CCXTBroker was given {name} twice: give it once, by name.")
+        made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs}
+        if kwargs.get("store") is None:
+            kwargs["store"] = CCXTStore(**made_of) if made_of else CCXTStore._singleton
+        if kwargs["store"] is None:
+            raise ConfigError("A CCXTBroker needs an account: give it store=CCXTStore(...) or exchange='binance'.")
+        return super().__call__(**kwargs)
+
+
+class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
+    """Orders, positions, cash and value of an account.
+
+    In a run with live feeds orders go to the exchange. In a run whose feeds are all historical nothing is sent
+    anywhere: backtrader's BackBroker fills the orders, with the market's fees. Nothing that a strategy calls here
+    waits for the network.
+
+    Parameters
+    ----------
+    store : CCXTStore
+        The account; may be given as the first positional argument.
+    broker_mapping : mapping or None
+        ``{'order_types': {bt.Order.Market: 'market', ...}, 'mappings': {'closed_order': {'key': ..., 'value': ...},
+        'canceled_order': {...}}}`` over what is known of the exchange; either key may be missing, others are ignored.
+    check_interval : float or None
+        Longest pause, in seconds, between two looks at open orders beside the streams.
+    debug, use_websocket
+        Accepted from old scripts; streams are used wherever the exchange has them.
+
+    Raises
+    ------
+    ConfigError
+        No store, or one given twice.
+    """
+
+    params = (
+        ("store", None),
+        ("broker_mapping", None),
+        ("check_interval", None),
+        ("debug", False),
+        ("use_websocket", True),
+    )
+
+    order_types: Mapping[int, str] = {}
+    mappings: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: CCXTStore = self.p.store
+        mapping = self.p.broker_mapping or {}
+        self.order_types = {**self.order_types, **mapping.get("order_types", {})}
+        self.mappings = {**self.mappings, **mapping.get("mappings", {})}
+        # Until a run shows what its feeds are, money and CommInfos are set on backtrader's own broker.
+        self._desk: Any = bt.brokers.BackBroker()
+        self._no_commission = self._desk.comminfo[None]
+        self.cerebro: Any = None
+
+    def start(self) -> None:
+        """Begin a run: live if any feed is."""
+        super().start()
+        self.store.attach(self.cerebro)
+        feeds = self.cerebro.datas
+        if any(data.islive() for data in feeds):
+            self.store.start()
+            self.store.currency = self.store.currency or self._quote_of(feeds[0])
+            poll_s = self.p.check_interval or POLL_S
+            self._desk = LiveDesk(
+                self.store, self.cerebro, self.order_types, self.mappings, dict(self._own_comminfo()), poll_s
+            )
+            # With it off, a fill would wait for the next bar.
+            self.cerebro.p.quicknotify = True
+        else:
+            if isinstance(self._desk, LiveDesk):
+                self._desk = bt.brokers.BackBroker()
+            self._charge_market_fees(feeds)
+            self._desk.cerebro = self.cerebro
+            logger.info("All feeds are historical: orders are filled by backtrader's own broker and nothing is sent.")
+        self._desk.start()
+
+    def stop(self) -> None:
+        """End the run; money, value and positions can still be read."""
+        self._desk.stop()
+
+    def next(self) -> None:
+        """Do what is due in a pass of cerebro."""
+        self._desk.next()
+
+    def get_notification(self) -> Any:
+        """Return the next order that changed; None if there is none."""
+        return self._desk.get_notification()
+
+    def notify(self, order: Any) -> None:
+        """Queue a notification of an order."""
+        self._desk.notifs.append(order.clone())
+
+    @property
+    def startingcash(self) -> float:
+        """Cash when the run began."""
+        return float(self._desk.startingcash)
+
+    @property
+    def positions(self) -> Any:
+        """Positions by data."""
+        return self._desk.positions
+
+    def getcash(self) -> float:
+        """Return the money in the store's currency."""
+        return float(self._desk.getcash())
+
+    get_cash = getcash
+
+    def setcash(self, cash: float) -> None:
+        """Set the money with which a backtest begins; a live account's cannot be set."""
+        if isinstance(self._desk, LiveDesk):
+            raise ConfigError(f"setcash({cash}) cannot change what a live account holds: set it before a backtest.")
+        self._desk.setcash(cash)
+
+    set_cash = setcash
+
+    def getvalue(self, datas: Any = None) -> float:
+        """Return money and positions at the last price; of `datas`, the value of their positions alone."""
+        return float(self._desk.getvalue(datas))
+
+    get_value = getvalue
+
+    def getposition(self, data: Any, clone: bool = True) -> Any:
+        """Return the position in a market."""
+        if isinstance(self._desk, LiveDesk):
+            return self._desk.getposition(data, clone)
+        return self._desk.getposition(data)
+
+    def orderstatus(self, order: Any) -> int:
+        """Return an order's status."""
+        return int(self._desk.orderstatus(order))
+
+    def getcommissioninfo(self, data: Any) -> Any:
+        """Return the CommInfo of a data."""
+        return self._desk.getcommissioninfo(data)
+
+    def setcommission(self, *args: Any, **kwargs: Any) -> None:
+        """Set commissions over the market's own; arguments as backtrader's."""
+        self._desk.setcommission(*args, **kwargs)
+
+    def addcommissioninfo(self, comminfo: Any, name: str | None = None) -> None:
+        """Set a CommInfo over the market's own."""
+        self._desk.addcommissioninfo(comminfo, name)
+
+    def get_balance(self, currency: str | None = None) -> Any:
+        """Return (cash, value) as last known; of a currency, what can be spent of it."""
+        if currency is not None:
+            return self._wallet_of(currency)[0]
+        return self.getcash(), self.getvalue()
+
+    def get_wallet_balance(self, currency: Any = None, params: Any = None) -> Any:
+        """Return the wallet as last known, without asking the exchange.
+
+        Parameters
+        ----------
+        currency : str, list of str or None
+            One currency: (cash, value), zeros where it was never held. A list: ``{currency: {'cash', 'value'}}``.
+            None: the whole balance as ccxt gives it.
+        params
+            Accepted from old scripts; the balance is pushed by the exchange and not asked for here.
+        """
+        if isinstance(currency, str):
+            return self._wallet_of(currency)
+        if currency is not None:
+            pairs = {name: self._wallet_of(name) for name in currency}
+            return {name: {"cash": cash, "value": value} for name, (cash, value) in pairs.items()}
+        return dict(self._desk.wallet.raw) if isinstance(self._desk, LiveDesk) else {}
+
+    def buy(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
+        """Order to buy; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
+        return self._order(bt.order.BuyOrder, owner, data, size, price, kwargs)
+
+    def sell(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
+        """Order to sell; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
+        return self._order(bt.order.SellOrder, owner, data, size, price, kwargs)
+
+    def cancel(self, order: Any) -> Any:
+        """Ask to cancel an order; its notification comes when it is done."""
+        return self._desk.cancel(order)
+
+    def _order(self, kind: Any, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
+        if not isinstance(self._desk, LiveDesk):
+            send = self._desk.buy if kind is bt.order.BuyOrder else self._desk.sell
+            kwargs.pop("params", None)
+            return send(owner, data, size, price, **kwargs)
+        named = {name: kwargs.pop(name, None) for name in SIZES_IN_ORDER[1:]}
+        parent, transmit = kwargs.pop("parent", None), kwargs.pop("transmit", True)
+        kwargs.pop("histnotify", None)
+        params = {**kwargs.pop("params", {}), **kwargs}
+        order = kind(
+            owner=owner,
+            data=data,
+            size=size,
+            price=price,
+            pricelimit=named.pop("plimit"),
+            parent=parent,
+            transmit=transmit,
+            **{**named, "tradeid": named["tradeid"] or 0},
+        )
+        order.addinfo(**params)
+        self._desk.take(order, params)
+        return order
+
+    def _wallet_of(self, currency: str) -> tuple[float, float]:
+        if not isinstance(self._desk, LiveDesk):
+            return self.getcash(), self.getvalue()
+        return self._desk.wallet.free(currency), self._desk.wallet.total(currency)
+
+    def _quote_of(self, data: Any) -> str:
+        return str(self.store.connection.markets[LiveDesk.source(data).p.dataname]["quote"])
+
+    def _own_comminfo(self) -> dict[str | None, Any]:
+        """Return the CommInfos that the user has set; backtrader's default, which charges nothing, is not one."""
+        own = self._desk.comminfo
+        return {name: info for name, info in own.items() if name is not None or info is not self._no_commission}
+
+    def _charge_market_fees(self, feeds: Any) -> None:
+        self.store.start()
+        for data in feeds:
+            symbol = getattr(LiveDesk.source(data).p, "dataname", None)
+            market = self.store.connection.markets.get(symbol) if isinstance(symbol, str) else None
+            if market is not None and data._name not in self._desk.comminfo:
+                self._desk.addcommissioninfo(CommInfo(commission=float(market.get("taker") or 0.0)), name=data._name)
+
+
+CCXTStore.BrokerCls = CCXTBroker
