@@ -5,7 +5,7 @@ import gzip
 import itertools
 from decimal import Decimal
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccxtbt.sim.clock import ManualClock
@@ -41,18 +41,21 @@ def fields(bar):
     return {name: getattr(bar, name) for name in bar.__slots__ if name != "open_ms"}
 
 
+@settings(deadline=None)
 @given(interval=st.sampled_from(list(INTERVALS)), ts_ms=st.integers(0, 4_000_000_000_000))
 def test_bars_begin_and_end_by_the_calendar(interval, ts_ms):
     open_ms = open_of(interval, ts_ms)
     assert (open_ms, end_of(interval, open_ms)) == reference.bounds(interval, ts_ms)
 
 
+@settings(deadline=None)
 @given(interval=st.sampled_from(list(INTERVALS)), tape=tapes)
 def test_bars_equal_the_plain_reference(interval, tape):
     bars = aggregate(interval, [Trade(*row) for row in tape])
     assert {bar.open_ms: fields(bar) for bar in bars} == reference.bars(interval, tape)
 
 
+@settings(deadline=None)
 @given(interval=st.sampled_from(SHORT), tape=tapes)
 def test_bars_from_columns_equal_the_plain_reference(interval, tape):
     _, ts_ms, prices, qtys, makers = map(list, zip(*tape, strict=True)) if tape else ([], [], [], [], [])
@@ -60,6 +63,7 @@ def test_bars_from_columns_equal_the_plain_reference(interval, tape):
     assert {bar.open_ms: fields(bar) for bar in bars} == reference.bars(interval, tape)
 
 
+@settings(deadline=None)
 @given(tape=tapes, cut=st.integers(0, 60))
 def test_merging_bars_is_counting_on(tape, cut):
     whole = aggregate("1M", [Trade(*row) for row in tape if row[1] < 1_709_251_200_000])
@@ -70,6 +74,7 @@ def test_merging_bars_is_counting_on(tape, cut):
         assert fields(parts[0]) == fields(whole[0])
 
 
+@settings(deadline=None)
 @given(seed=st.integers(-(2**70), 2**70), steps=st.lists(st.integers(0, HOUR_MS), max_size=12), look=st.data())
 def test_the_same_seed_gives_the_same_trades_whatever_the_calls(seed, steps, look):
     patient, restless = (Market(SPEC, seed, START_MS, HOUR_MS) for _ in range(2))
@@ -86,6 +91,7 @@ def test_the_same_seed_gives_the_same_trades_whatever_the_calls(seed, steps, loo
     assert all(START_MS < trade.ts_ms <= now_ms for trade in seen)
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 100),
     interval=st.sampled_from(list(INTERVALS)),
@@ -118,6 +124,7 @@ def test_klines_equal_the_plain_reference_at_any_time_and_page(seed, interval, a
     assert market.klines(interval, start_ms, end_ms, limit, now_ms=now_ms) == rows
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 100),
     interval=st.sampled_from(["1s", "1m", "3m", "1h"]),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccxtbt.sim.clock import ManualClock
@@ -577,6 +577,7 @@ operations = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), steps=operations, digits=st.sampled_from(["0.001", "0.00000001"]), bnb=st.booleans())
 def test_the_books_balance_to_the_last_decimal(seed, steps, digits, bnb):
     spec = replace(SPEC, step_size=D(digits), min_qty=D(digits), max_algo_orders=200, trades_per_minute=60)
