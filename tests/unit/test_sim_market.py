@@ -154,6 +154,13 @@ def test_a_silent_bar_is_absent_or_flat():
     ]
 
 
+@pytest.mark.parametrize("interval", ["1s", "1m", "1h", "1d", "1M"])
+def test_a_bar_counts_a_trade_from_its_very_millisecond(interval):
+    replay = Replay(Spec.of_trades("XRPETH", "XRP", "ETH", TAPE), TAPE)
+    counts = [replay.klines(interval, now_ms=now_ms)[-1][8] for now_ms in (START_MS, START_MS + 4, START_MS + 5)]
+    assert counts == [1, 1, 3]
+
+
 def test_a_replay_keeps_what_was_recorded_and_ends():
     spec = Spec.of_trades("XRPETH", "XRP", "ETH", TAPE, max_orders=7)
     assert (spec.tick_size, spec.step_size, spec.max_orders) == (Decimal("0.00000001"), Decimal(1), 7)
