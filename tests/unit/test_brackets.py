@@ -224,6 +224,50 @@ def test_a_fill_of_an_order_that_was_told_to_be_over_is_reported_if_it_is_too_mu
     assert bracket.apply("stop", 1, sold("0.1")) == [Excess(D("0.1"))]
 
 
+def test_only_the_exit_that_took_the_last_out_is_completed(bracket):
+    bracket.apply("entry", 0, bought("0.4"))
+    bracket.apply("stop", 1, Accepted())
+    bracket.apply("stop", 1, sold("0.4"))
+    bracket.apply("stop", 1, Completed())
+    bracket.on_price(110)
+    assert bracket.apply("entry", 0, bought("0.2")) == [Send("stop", 2, D("0.2"))]
+    bracket.apply("entry", 0, Canceled())
+    told = bracket.apply("stop", 2, Rejected("bad"))
+    assert told == [End("stop", Status.REJECTED, "bad"), Send("limit", 1, D("0.2"))]
+    bracket.apply("limit", 1, sold("0.2", 110))
+    assert bracket.apply("limit", 1, Completed()) == [End("limit", Status.COMPLETED)]
+
+
+def test_an_earlier_exit_of_two_that_completed_is_not_the_last(bracket):
+    bracket.apply("entry", 0, bought("0.4"))
+    bracket.apply("stop", 1, sold("0.4"))
+    bracket.apply("stop", 1, Completed())
+    bracket.on_price(110)
+    bracket.apply("entry", 0, Amend(D(0), D("-0.2"), "BTC"))
+    bracket.apply("entry", 0, Canceled())
+    bracket.apply("limit", 1, sold("0.2", 110))
+    assert bracket.apply("limit", 1, Completed()) == [End("stop", Status.CANCELED), End("limit", Status.COMPLETED)]
+
+
+def test_an_old_orders_late_words_do_not_touch_the_new_one(bracket):
+    enter(bracket)
+    bracket.apply("entry", 0, bought("0.5"))
+    bracket.apply("stop", 1, Canceled())
+    assert bracket.apply("stop", 1, Accepted()) == []
+    assert bracket.on_price(110) == []
+    assert bracket.apply("stop", 1, Completed()) == []
+    assert bracket.apply("stop", 2, Accepted()) == [Cancel("stop")]
+
+
+def test_a_fill_is_a_price_too(bracket):
+    bracket.on_price(112)
+    assert bracket.apply("entry", 0, bought("1")) == [Send("stop", 1, D(1))]
+    bracket.apply("stop", 1, Accepted())
+    bracket.on_price(112)
+    assert bracket.apply("stop", 1, sold("0.5")) == [Cancel("entry")]
+    assert bracket.apply("stop", 1, Canceled()) == [Send("stop", 2, D("0.5"))]
+
+
 @pytest.mark.parametrize("kinds", [[], ["stop", "stop"], ["limit", "stop", "limit"]])
 def test_exits_that_one_entry_cannot_have(kinds):
     exits = [Exit(number, kind, D(1)) for number, kind in enumerate(kinds)]
