@@ -384,8 +384,12 @@ class Limiter(Gate):
                 if leads and self.now_ns() >= self._leader_due_ns:
                     self.serve()
         finally:
+            # First, and one step of C: the same interrupt that brings us here cannot come between.
+            left = self.budget.leave(place)
             self._threads.pop(place, None)
-            self._leave(place)
+            if left:
+                self._left += 1
+                self.serve()
 
     def wait_time(self, weight: float = 1.0, lane: int = Lane.HISTORY) -> float:
         """Seconds until a call of this weight could go out if nobody else made one; nothing is taken.
@@ -511,7 +515,12 @@ class Limiter(Gate):
                 if not mine:
                     return
                 self._look_again = False
-                self._serve()
+                try:
+                    self._serve()
+                except BaseException:
+                    # An interrupt of the main thread: the others must still learn when to look again.
+                    self._serve()
+                    raise
 
     # In what follows the lines are hints and the tickets' states the truth: a place is called before it is taken out of
     # its line, so that an interrupt between two steps costs a second call at most.

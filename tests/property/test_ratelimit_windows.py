@@ -198,6 +198,30 @@ def test_a_greedy_caller_gets_the_whole_budget_and_no_more(limit, window_ns, see
     assert sum(weight for _, weight in sent) >= 0.98 * limit * 8
 
 
+@pytest.mark.parametrize("limit", [100, 6_000, 20_000])
+def test_a_steady_caller_under_the_limit_never_waits(limit):
+    """Nor where grants share entries: sharing costs a 4096th of the window at most."""
+    window_ns = 60_000 * MS
+    budget = _ratelimit.Budget([_ratelimit.Rule(limit, window_ns)])
+    step_ns = window_ns * 102 // (limit * 100)
+    assert {budget.take(1, at * step_ns) for at in range(3 * limit)} == {0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_waves_of_grants_age_one_by_one(seed):
+    """The log grows while it is half used up, and wraps around."""
+    print("seed", seed)
+    dice = random.Random(seed)
+    span_ns = 1_000
+    budget = _ratelimit.Budget([_ratelimit.Rule(150, span_ns)])
+    plain = Budget([Window(150, span_ns, (150,) * 3)])
+    now_ns = 0
+    for step in range(1_200):
+        now_ns += dice.randrange(40 if step % 300 < 150 else 8)
+        assert budget.take(1, now_ns) == plain.take(1, now_ns, 2)
+        assert budget.state(now_ns)[5][0][2] == plain.rules[0].used(now_ns)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_late_wake_ups_never_let_too_much_out(seed):
     """Promised callers wake up to three windows late, in any order, or not at all."""

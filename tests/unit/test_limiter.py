@@ -3,8 +3,10 @@
 import asyncio
 import contextvars
 import gc
+import pathlib
 import random
 import selectors
+import sys
 import threading
 import time
 import weakref
@@ -14,6 +16,7 @@ import ccxt.async_support
 import pytest
 
 from ccxtbt.errors import ConfigError
+from ccxtbt.exchange import limiter as limiter_module
 from ccxtbt.exchange.limiter import (
     LANE,
     AsyncThrottle,
@@ -59,6 +62,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.lateness_ns = lateness_ns
         self.timers = []
         self.most_timers = 0
+        self.timers_made = 0
         super().__init__(VirtualSelector(self))
 
     def time(self):
@@ -68,6 +72,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         handle = super().call_at(when, *args, **kwargs)
         self.timers = [one for one in self.timers if not one.cancelled() and one.when() > self.time()]
         self.timers.append(handle)
+        self.timers_made += 1
         self.most_timers = max(self.most_timers, len(self.timers))
         return handle
 
@@ -130,6 +135,8 @@ def test_a_thousand_waiters_keep_every_window_and_use_it(late_ns, seed):
     if late_ns <= 200_000:
         assert loop.ns - started_ns <= 9 * S / 0.98
     assert loop.most_timers == 1
+    if not late_ns:
+        assert loop.timers_made <= 30, "nobody polls"
     assert limiter.stats().rules[0].promised == 0
     loop.close()
 
@@ -232,12 +239,15 @@ def test_thousands_of_cancelled_waiters_leave_no_trace(loop):
     async def run():
         limiter, out = limiter_on(loop, Rule(1, S)), []
         limiter.freeze(3600)
+        first = await line_up(limiter, ["stays at the head"], out=out)
         for _ in range(20):
             tasks = await line_up(limiter, range(200), out=out)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert sum(map(len, limiter._lines)) < 600
+        first[0].cancel()
+        await asyncio.gather(*first, return_exceptions=True)
         assert waiting(limiter) == (0, 0, 0)
         assert not limiter._sides
         assert not [timer for timer in loop.timers if not timer.cancelled()]
@@ -502,6 +512,68 @@ def test_a_release_wakes_a_sleeping_thread():
     limiter.reset()
     worker.join(10)
     assert not worker.is_alive()
+
+
+class Interrupted(BaseException):
+    """What Ctrl-C raises, under a name that nothing else uses."""
+
+
+def interrupted_at(which, call):
+    """Run `call` and interrupt it before the line of the limiter that is executed as number `which`.
+
+    An interpreter looks for interrupts after calls and jumps back only: so none comes at a bare ``try:``, when a
+    ``with`` is left, or between entering a ``finally`` and its first call, which is ``leave``.
+    """
+    lines = pathlib.Path(limiter_module.__file__).read_text().splitlines()
+    left = [which]
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != limiter_module.__file__:
+            return None
+        line = lines[frame.f_lineno - 1]
+        if event == "line" and not any(text in line for text in ("try:", "with self._turn", "budget.leave(place)")):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_at_any_line_harms_nobody():
+    for which in range(1, 10_000):
+        limiter = Limiter([Rule(1, 5 * MS)])
+        got = []
+
+        def work(limiter=limiter, got=got):
+            # After the main thread, so that it leads; or never mind where it is gone already.
+            while not limiter._threads and not got:
+                time.sleep(0)
+            got.append(limiter.acquire_blocking(timeout=5))
+
+        other = threading.Thread(target=work)
+        other.start()
+        limiter.try_acquire()
+        interrupted = interrupted_at(which, limiter.acquire_blocking)
+        got.append("over")
+        other.join(10)
+        assert True in got, which
+        stats = limiter.stats()
+        assert stats.waiting == (0, 0, 0), which
+        assert stats.rules[0].promised == 0, which
+        assert not limiter._threads, which
+        assert limiter.acquire_blocking(timeout=5), which
+        if not interrupted:
+            break
+    assert which > 50
 
 
 def test_blocking_the_loop_is_refused():
