@@ -236,7 +236,7 @@ class Limiter(Gate):
     clock_ns : callable, optional
         Nanoseconds of a monotonic clock, by default that of ``time.monotonic_ns``.
     on_freeze : callable, optional
-        Called with (seconds, reason) whenever a freeze is asked for.
+        Called with (seconds, reason) when a freeze begins, or is extended by half a second or more.
     rate : float, default 1.0
         Exchange seconds that pass in one second here: 1 but for a simulated exchange. Windows, freezes and ages are
         told in the exchange's time; `rules` and waits are in time here.
@@ -411,12 +411,15 @@ class Limiter(Gate):
         reason : str, default ''
             For the notification.
         """
-        if seconds <= 0:
-            return
-        self.budget.freeze(self.now_ns() + int(min(seconds / self.rate, 1e8) * _NS))
-        logger.warning("requests are held for %.1f s: %s", seconds, reason or "the exchange asked for it")
-        if self.on_freeze is not None:
-            self.on_freeze(seconds, reason)
+        now_ns = self.now_ns()
+        asked_ns = int(min(seconds / self.rate, 1e8) * _NS)
+        frozen_ns = self.budget.state(now_ns)[0]
+        self.budget.freeze(now_ns + asked_ns)
+        # A hundred requests that were under way bring the same refusal: it is told once.
+        if asked_ns > frozen_ns + _NS // 2:
+            logger.warning("requests are held for %.1f s: %s", seconds, reason or "the exchange asked for it")
+            if self.on_freeze is not None:
+                self.on_freeze(seconds, reason)
 
     def freeze_until(self, until_ms: float, now_ms: float | None = None, reason: str = "") -> None:
         """Hold all callers until a time of the exchange, as a ban states it.
