@@ -216,6 +216,7 @@ class Bracket:
         self._side = side
         self._lot = lot
         self._base = base if side == "buy" else ""
+        self._seen_ms = 0
         self._at_target = False
         self._closing = False
 
@@ -256,9 +257,18 @@ class Bracket:
         told = self._of_child(self._children[key], leg, transition)
         return told + self._plan()
 
-    def on_price(self, price: Any) -> list[Action]:
-        """Take the market's last price."""
-        self._see(exact(price, "price"))
+    def on_price(self, price: Any, ts_ms: int | None = None) -> list[Action]:
+        """Take the market's last price.
+
+        Parameters
+        ----------
+        price : float or Decimal
+            Of the last trade; of a bar, its close.
+        ts_ms : int or None
+            When that was, by the exchange's clock: a price older than the last fill says nothing of now and is not
+            used. A bar's close may be an hour old when its entry fills far away from it.
+        """
+        self._see(exact(price, "price"), ts_ms)
         return self._plan()
 
     def cancel(self, key: Hashable) -> list[Action]:
@@ -271,10 +281,14 @@ class Bracket:
         self._closing = True
         return self._cancel_parent() + self._plan()
 
-    def _see(self, price: Decimal) -> None:
+    def _see(self, price: Decimal, ts_ms: int | None) -> None:
         """Note which exit the market is at; a member's fill is a price as good as any."""
         if self._limit is None or self._stop is None:
             return
+        if ts_ms is not None:
+            if ts_ms < self._seen_ms:
+                return
+            self._seen_ms = ts_ms
         target, stop = self._limit.exit.price, self._stop.exit.price
         half_way = EXACT.divide(EXACT.add(target, stop), _TWO)
         if price >= target if self._side == "buy" else price <= target:
@@ -293,7 +307,7 @@ class Bracket:
         totals = self._totals
         if isinstance(transition, Fill):
             totals.entered = EXACT.add(totals.entered, abs(transition.size))
-            self._see(transition.price)
+            self._see(transition.price, transition.ts_ms)
         if isinstance(transition, Fill | Amend):
             totals.entered = EXACT.subtract(totals.entered, self._taken(transition))
         if type(transition) in _ENDS:
@@ -309,7 +323,7 @@ class Bracket:
         totals = self._totals
         if isinstance(transition, Fill):
             totals.exited = EXACT.add(totals.exited, abs(transition.size))
-            self._see(transition.price)
+            self._see(transition.price, transition.ts_ms)
             if current:
                 child.left = EXACT.subtract(child.left, abs(transition.size))
         if isinstance(transition, Fill | Amend):

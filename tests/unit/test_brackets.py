@@ -224,6 +224,15 @@ def test_a_fill_of_an_order_that_was_told_to_be_over_is_reported_if_it_is_too_mu
     assert bracket.apply("stop", 1, sold("0.1")) == [Excess(D("0.1"))]
 
 
+def test_a_price_older_than_the_last_fill_moves_nothing(bracket):
+    bracket.on_price(112, 1_000)
+    assert bracket.apply("entry", 0, bought("1", ts_ms=5_000)) == [Send("stop", 1, D(1))]
+    bracket.apply("stop", 1, Accepted())
+    assert bracket.on_price(112, 1_000) == []
+    assert bracket.on_price(112, 4_999) == []
+    assert bracket.on_price(112, 5_000) == [Cancel("stop")]
+
+
 def test_only_the_exit_that_took_the_last_out_is_completed(bracket):
     bracket.apply("entry", 0, bought("0.4"))
     bracket.apply("stop", 1, Accepted())
