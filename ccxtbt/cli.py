@@ -11,7 +11,6 @@ from rich.console import Console
 
 from ccxtbt import demo as scene
 from ccxtbt.errors import CCXTBTError
-from ccxtbt.market.timeframes import parse
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Run backtrader strategies on crypto exchanges.")
 
@@ -41,7 +40,7 @@ def demo(
             exchange = scene.seeded_exchange(plan)
         else:
             recorded = scene.read_trades(trades)
-            plan = scene.Plan((symbol,), parse("1m"), live=live or 12, speed=speed or 20.0, seed=seed)
+            plan = scene.plan_of(recorded, symbol, live or 12, speed or 20.0)
             exchange = scene.replayed_exchange(plan, recorded)
         report = scene.run(plan, exchange, console)
     except CCXTBTError as error:

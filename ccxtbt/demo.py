@@ -18,7 +18,7 @@ from rich.table import Table
 import ccxtbt
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.clock import Clock
-from ccxtbt.market.timeframes import Timeframe, parse, to_backtrader
+from ccxtbt.market.timeframes import Timeframe, floor_ms, parse, to_backtrader
 from ccxtbt.sim.account import Account
 from ccxtbt.sim.clock import SimClock
 from ccxtbt.sim.market import Market, Replay
@@ -31,6 +31,9 @@ QUOTE_AT_START = 100_000
 MAKER_FEE, TAKER_FEE = Decimal("0.001"), Decimal("0.001")
 # A seeded market begins here, so that one seed always makes one market.
 START = dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC)
+
+# How long before the end of a run positions are closed.
+WIND_UP_BARS = 3
 
 BarRow = tuple[int, float, float, float, float, float]
 
@@ -46,7 +49,7 @@ class Plan:
     timeframe : Timeframe
         Length of the bars.
     history : int
-        Bars of history before the live ones.
+        Bars of history before the live ones; of recorded trades all that are there.
     live : int
         Live bars for which the strategy trades.
     speed : float
@@ -104,6 +107,14 @@ def read_trades(path: Path) -> list[tuple[int, str, str, bool]]:
         return [(int(row["timestamp"]), row["price"], row["amount"], row["side"] == "sell") for row in rows]
 
 
+def plan_of(trades: list[tuple[int, str, str, bool]], symbol: str, live: int, speed: float) -> Plan:
+    """Return the plan that goes through all of `trades` as 1m bars, the last `live` minutes of them live."""
+    minute = parse("1m")
+    first, last = floor_ms(minute, trades[0][0]), floor_ms(minute, trades[-1][0])
+    bars = (last - first) // minute.nominal_ms + 1
+    return Plan((symbol,), minute, history=bars - live, live=live, speed=speed)
+
+
 def replayed_exchange(plan: Plan, trades: list[tuple[int, str, str, bool]]) -> Exchange:
     """Return an exchange that replays `trades`: all but the last `plan.live` bars are history."""
     (symbol,) = plan.symbols
@@ -117,7 +128,15 @@ def replayed_exchange(plan: Plan, trades: list[tuple[int, str, str, bool]]) -> E
 class SmaBrackets(bt.Strategy):
     """Buys where a fast average crosses above a slow one, with a stop and a target; long only."""
 
-    params = (("fast", 8), ("slow", 24), ("risk", 0.004), ("stake", 0.1), ("live_bars", 240), ("say", None))
+    params = (
+        ("fast", 8),
+        ("slow", 24),
+        ("risk", 0.004),
+        ("stake", 0.1),
+        ("wind_up_ms", 0),
+        ("end_ms", 0),
+        ("say", None),
+    )
 
     def __init__(self) -> None:
         self.crosses = {
@@ -125,7 +144,6 @@ class SmaBrackets(bt.Strategy):
             for data in self.datas
         }
         self.live: set[Any] = set()
-        self.live_bars: Counter[Any] = Counter()
         self.open_orders: dict[Any, dict[int, Any]] = defaultdict(dict)
         self.closing: set[Any] = set()
         self.bars: dict[Any, list[BarRow]] = defaultdict(list)
@@ -167,8 +185,6 @@ class SmaBrackets(bt.Strategy):
                 continue
             stamp_ms = round((data.datetime[0] - 719_163) * 86_400_000)
             self.bars[data].append((stamp_ms, data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0]))
-            if data in self.live:
-                self.live_bars[data] += 1
         self.equity.append((max(data.datetime[0] for data in self.datas if len(data)), self.broker.getvalue()))
 
     def prenext(self) -> None:
@@ -176,8 +192,9 @@ class SmaBrackets(bt.Strategy):
 
     def next(self) -> None:
         self.record()
-        if len(self.live) == len(self.datas) and min(self.live_bars[data] for data in self.datas) >= self.p.live_bars:
-            self.wind_up()
+        reached_ms = min(self.bars[data][-1][0] for data in self.datas)
+        if reached_ms >= self.p.wind_up_ms:
+            self.wind_up(reached_ms)
         else:
             for data in self.live:
                 self.trade(data)
@@ -194,8 +211,8 @@ class SmaBrackets(bt.Strategy):
             limitprice=price * (1 + self.p.risk),
         )
 
-    def wind_up(self) -> None:
-        """Cancel what is open, close what is held, and end the run when both are done."""
+    def wind_up(self, reached_ms: int) -> None:
+        """Cancel what is open, close what is held, and end the run at its last bar."""
         for data in self.datas:
             for order in list(self.open_orders[data].values()):
                 if order.ref not in self.closing:
@@ -205,7 +222,7 @@ class SmaBrackets(bt.Strategy):
                 self.closing.add(data)
                 order = self.close(data)
                 self.open_orders[data][order.ref] = order
-        if not any(self.open_orders.values()):
+        if reached_ms >= self.p.end_ms and not any(self.open_orders.values()):
             self.env.runstop()
 
 
@@ -229,6 +246,7 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
     account = exchange.add_account(
         Account(API_KEY, SECRET, {market.spec.quote: QUOTE_AT_START for market in exchange.markets.values()})
     )
+    live_ms = exchange.clock.now_ms() // plan.bar_ms * plan.bar_ms
     server = SimServer(exchange)
     server.start()
     try:
@@ -240,7 +258,8 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
             clock=Clock(rate=plan.speed),
         )
         cerebro = bt.Cerebro(stdstats=False)
-        start_ms = exchange.clock.now_ms() - plan.history * plan.bar_ms
+        start_ms = live_ms - plan.history * plan.bar_ms
+        end_ms = live_ms + plan.live * plan.bar_ms
         timeframe, compression = to_backtrader(plan.timeframe)
         for symbol in plan.symbols:
             feed = store.getdata(
@@ -252,7 +271,9 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
             )
             cerebro.adddata(feed)
         cerebro.setbroker(store.getbroker())
-        cerebro.addstrategy(SmaBrackets, live_bars=plan.live, say=console.print)
+        # A recording has no bars after its end: positions are closed a little before it.
+        wind_up_ms = end_ms - WIND_UP_BARS * plan.bar_ms
+        cerebro.addstrategy(SmaBrackets, wind_up_ms=wind_up_ms, end_ms=end_ms, say=console.print)
         try:
             (strategy,) = cerebro.run()
         finally:

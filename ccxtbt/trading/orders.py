@@ -144,13 +144,18 @@ def request_of(
     price = None if draft.price is None else rules.price(draft.price, side)
     if price is not None and price != exact(draft.price, "price"):
         notes.append(f"price {draft.price} rounded to {text(price)}")
-    rules.check(amount, price)
+    rules.check(amount, price, _last_price(order))
     by_cost = any(name in draft.params for name in _COST_PARAMS)
     if rules.market_buy_by_cost and price is None and side == "buy" and not by_cost:
         price, by_cost = rules.price(order.created.pclose, side), True
     if client_id_param:
         draft.params[client_id_param] = client_id
     return Request(client_id, rules.symbol, draft.type, side, amount, price, draft.params, by_cost, tuple(notes))
+
+
+def _last_price(order: bt.Order) -> Decimal | None:
+    last = order.created.pclose
+    return exact(last, "last price") if last and last == last else None
 
 
 def _draft(

@@ -177,7 +177,7 @@ class Rules:
             least = max(least, EXACT.multiply(lots, self.lot))
         return least
 
-    def check(self, amount: Decimal, price: Decimal | None) -> None:
+    def check(self, amount: Decimal, price: Decimal | None, last: Decimal | None = None) -> None:
         """Refuse what the exchange would refuse.
 
         Parameters
@@ -185,8 +185,10 @@ class Rules:
         amount : Decimal
             In base, on the lot.
         price : Decimal or None
-            Limit price; None for a market order, whose cost only the exchange can measure: it does so at an average
-            price of its own.
+            Limit price; None for a market order.
+        last : Decimal or None
+            The market's last price: what a market order comes to is reckoned by it. The exchange reckons by an average
+            of its own and has the last word.
 
         Raises
         ------
@@ -206,12 +208,14 @@ class Rules:
                 f"The size {text(amount)} {self.base} is above {self.symbol}'s largest, {text(high)}: split the order."
             )
         if price is None:
-            return
-        if (self.price_min and price < self.price_min) or (self.price_max and price > self.price_max):
+            price = last
+        elif (self.price_min and price < self.price_min) or (self.price_max and price > self.price_max):
             raise OrderRefusedError(
                 f"The price {text(price)} is outside {self.symbol}'s limits, {self.price_min} to {self.price_max}: "
                 "choose one inside."
             )
+        if price is None:
+            return
         cost = EXACT.multiply(amount, price)
         if self.cost_min and cost < self.cost_min:
             raise OrderRefusedError(

@@ -9,7 +9,7 @@ from recording import recorded
 
 
 def binance_frames():
-    for line in recorded("binance_futures.ws.txt").read_text().splitlines():
+    for line in recorded("captures/binance_futures.ws.txt").read_text().splitlines():
         _, _, payload = line.partition(": ")
         if payload.startswith("{"):
             yield payload

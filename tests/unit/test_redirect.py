@@ -25,7 +25,7 @@ def test_a_secure_gateway_with_a_path_of_its_own():
     assert redirect("wss://a.b/c", "https://gate.example/x/") == "wss://gate.example/x/a.b/c"
 
 
-@pytest.mark.parametrize("name", ["binance", "bybit", "okx", "kraken", "bitmart"])
+@pytest.mark.parametrize("name", ["binance", "bybit", "okx", "kraken", "gate"])
 def test_no_address_of_a_real_exchange_is_left_alone(name):
     urls = redirect(getattr(ccxt.pro, name)().urls["api"], "http://127.0.0.1:1")
     assert all(leaf.split("://")[1].startswith("127.0.0.1:1/") for leaf in leaves(urls) if leaf)

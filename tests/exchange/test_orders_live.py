@@ -1,0 +1,253 @@
+"""Orders through ccxt's real class, over real HTTP and WebSocket: each sent once, each fill counted once."""
+
+from collections import Counter
+from decimal import Decimal
+
+import backtrader as bt
+import pytest
+from simulated import BTC, ETH
+from watching import ago, run, store_of
+
+from ccxtbt.sim.server import API_KEY, SimServer
+
+HOUR_MS = 3_600_000
+SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
+TERMINAL = {"Completed", "Canceled", "Expired", "Margin", "Rejected"}
+
+
+class Plan:
+    """Acts once each data is LIVE, one step a bar; ends when every order has and nothing is left to do."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+        self.made = []
+
+    def act(self, watcher):
+        if watcher.states[watcher.data][-1:] == ["LIVE"] and self.steps and self.settled(watcher):
+            made = self.steps.pop(0)(watcher)
+            self.made += made if isinstance(made, list) else [made] if made is not None else []
+
+    def settled(self, watcher):
+        return all(order.ref in ended(watcher) for order in self.made)
+
+    def until(self, watcher):
+        return not self.steps and self.settled(watcher)
+
+
+def ended(watcher):
+    return {order.ref for order in watcher.orders if order.getstatusname() in TERMINAL}
+
+
+def statuses(watcher, order):
+    return [seen.getstatusname() for seen in watcher.orders if seen.ref == order.ref]
+
+
+def trade(server: SimServer, *steps, **options):
+    """Run a plan on live BTC/USDT bars; return (watcher, plan, broker)."""
+    store = store_of(server, **options)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker(check_interval=0.5)
+    plan = Plan(*steps)
+    watcher = run(store, feed, broker=broker, act=plan.act, until=plan.until)
+    return watcher, plan, broker
+
+
+def assert_books_agree(server: SimServer, watcher, broker, opening):
+    """The broker's fills, position and money are the exchange's, to the last unit; one order there for each sent."""
+    account = server.account(API_KEY)
+    fills = server.exchange.my_trades(account, "BTCUSDT", limit=1_000)
+    last = {order.ref: order for order in watcher.orders}
+    assert sum(len(order.executed.exbits) for order in last.values()) == len(fills)
+    position = Decimal(repr(float(broker.getposition(watcher.data).size)))
+    held = account.balance("BTC").total - Decimal(opening["BTC"])
+    assert abs(position - held) < BTC.step_size
+    assert Decimal(repr(broker.getcash())) == pytest.approx(account.balance("USDT").total, abs=Decimal("1e-7"))
+    there = Counter(order.client_id for order in server.exchange.all_orders(account, "BTCUSDT", limit=1_000))
+    assert set(there.values()) <= {1}
+    return fills
+
+
+@pytest.fixture
+def server(simulator):
+    return simulator((BTC, ETH), history_ms=HOUR_MS, speed=5, balances={"USDT": 100_000, "BTC": 0})
+
+
+OPENING = {"USDT": 100_000, "BTC": 0}
+
+
+def test_a_market_order_is_filled_and_sold_again(server):
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5), lambda w: w.close())
+    buy, sell = plan.made
+    for order in (buy, sell):
+        seen = statuses(watcher, order)
+        assert seen[:2] == ["Submitted", "Accepted"]
+        assert seen[-1] == "Completed"
+        assert seen.count("Completed") == 1
+    assert_books_agree(server, watcher, broker, OPENING)
+    assert broker.getposition(watcher.data).size == 0
+    closed = [t for t in watcher.trades if t.isclosed]
+    assert len(closed) == 1
+    # What a Trade made, fees included, is what the account has lost or won, but for dust that no order can sell.
+    assert closed[0].pnlcomm == pytest.approx(broker.getcash() - 100_000, abs=60_000 * 0.00001)
+
+
+def test_a_limit_order_rests_and_is_cancelled(server):
+    placed = []
+
+    def rest(w):
+        placed.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    def cancel(w):
+        w.cancel(placed[0])
+
+    watcher, _, broker = trade(server, rest, cancel, lambda w: placed[0])
+    assert statuses(watcher, placed[0]) == ["Submitted", "Accepted", "Canceled"]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_a_limit_order_that_crosses_is_filled_at_its_price_or_better(server):
+    watcher, plan, broker = trade(
+        server, lambda w: w.buy(size=0.2, exectype=bt.Order.Limit, price=w.data.close[0] * 1.01)
+    )
+    (order,) = plan.made
+    assert statuses(watcher, order)[-1] == "Completed"
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_a_stop_and_a_stop_limit_trigger(server):
+    watcher, plan, broker = trade(
+        server,
+        lambda w: w.buy(size=0.2, exectype=bt.Order.Stop, price=w.data.close[0] * 1.00002),
+        lambda w: w.sell(
+            size=0.1, exectype=bt.Order.StopLimit, price=w.data.close[0] * 0.99998, plimit=w.data.close[0] * 0.99
+        ),
+    )
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Completed"]
+    types = [o.type for o in server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)]
+    assert types == ["STOP_LOSS", "STOP_LOSS_LIMIT"]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+@pytest.mark.parametrize(("stop", "limit"), [(0.9, 1.00001), (0.9999, 1.1)])
+def test_a_bracket_leaves_through_one_exit(server, stop, limit):
+    def enter(w):
+        price = w.data.close[0]
+        return w.buy_bracket(size=0.3, exectype=bt.Order.Market, stopprice=price * stop, limitprice=price * limit)
+
+    watcher, plan, broker = trade(server, enter)
+    entry, stop_order, limit_order = plan.made
+    ends = [statuses(watcher, order)[-1] for order in plan.made]
+    assert ends == (["Completed", "Canceled", "Completed"] if stop == 0.9 else ["Completed", "Completed", "Canceled"])
+    # An exit is sized to what the entry left after its fee.
+    out = next(order for order in (stop_order, limit_order) if statuses(watcher, order)[-1] == "Completed")
+    assert abs(out.executed.size) <= entry.executed.size
+    assert_books_agree(server, watcher, broker, OPENING)
+    assert broker.getposition(watcher.data).size == 0
+
+
+def test_a_bracket_whose_entry_is_cancelled_takes_its_exits_along(server):
+    made = []
+
+    def enter(w):
+        price = w.data.close[0]
+        made.extend(w.buy_bracket(size=0.3, price=price * 0.9, stopprice=price * 0.8, limitprice=price))
+
+    watcher, _, broker = trade(server, enter, lambda w: w.cancel(made[0]), lambda w: made)
+    assert [statuses(watcher, order)[-1] for order in made] == ["Canceled"] * 3
+    assert not assert_books_agree(server, watcher, broker, OPENING)
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "reason"),
+    [
+        (lambda w: w.buy(size=1e-9), "Rejected", "size"),
+        (lambda w: w.buy(size=0.00002), "Rejected", "minimum"),
+        (lambda w: w.buy(size=50), "Margin", "balance"),
+        (lambda w: w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=10), "Rejected", "StopTrail"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_its_reason(server, step, status, reason):
+    watcher, plan, broker = trade(server, step)
+    (order,) = plan.made
+    assert statuses(watcher, order)[-1] == status
+    assert reason in order.info.reason
+    assert not assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_before_live_nothing_is_sent(server):
+    early = []
+
+    def step(w):
+        if not early:
+            early.append(w.buy(size=0.1))
+
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    watcher = run(store, feed, broker=store.getbroker(), act=step, until=lambda w: w.states[feed][-1:] == ["LIVE"])
+    assert statuses(watcher, early[0]) == ["Rejected"]
+    assert "not LIVE" in early[0].info.reason
+    assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+
+
+def test_an_answer_that_is_lost_does_not_send_the_order_twice(server):
+    server.faults.drop_answer(path="/api/v3/order", method="POST")
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
+    assert server.faults.log
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert len(server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)) == 1
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_an_order_that_was_turned_away_goes_again_under_the_same_id(server):
+    server.faults.rate_limited(retry_after_s=1, path="/api/v3/order", method="POST")
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
+    assert server.faults.log
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_fills_that_no_stream_brought_are_looked_up(server):
+    server.faults.lose(stream="user", times=0)
+    watcher, plan, broker = trade(
+        server, lambda w: w.buy(size=0.2, exectype=bt.Order.Stop, price=w.data.close[0] * 1.00002)
+    )
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_reports_that_come_twice_and_in_disorder_are_counted_once(server):
+    server.faults.duplicate(stream="user", times=0)
+    server.faults.reorder(stream="user", nth=2, times=4)
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5), lambda w: w.close())
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed"] * 2
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_fills_while_the_private_stream_is_down_are_found(server):
+    def enter(w):
+        order = w.buy(size=0.2, exectype=bt.Order.Stop, price=w.data.close[0] * 1.00002)
+        server.abort_connections("user")
+        return order
+
+    watcher, plan, broker = trade(server, enter)
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_a_run_on_history_alone_sends_nothing(server):
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=30), historical=True, **SECONDS)
+    made = []
+
+    def step(w):
+        if len(w.data) in (100, 200):
+            made.append(w.buy(size=0.5) if len(w.data) == 100 else w.close())
+
+    broker = store.getbroker()
+    broker.setcash(50_000)
+    watcher = run(store, feed, broker=broker, act=step, until=lambda w: False)
+    assert [order.getstatusname() for order in watcher.orders][-1] == "Completed"
+    assert broker.getposition(feed).size == 0
+    fees = sum(order.executed.comm for order in made)
+    assert fees == pytest.approx(0.001 * sum(abs(o.executed.size) * o.executed.price for o in made))
+    assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
