@@ -14,7 +14,7 @@ import numpy.typing as npt
 from backtrader.linebuffer import LineBuffer
 
 from ccxtbt._lines import Cursor, Line, first_ms, last_ms, num_from_ms
-from ccxtbt.errors import ConfigError, DataError
+from ccxtbt.errors import ConfigError
 from ccxtbt.market import timeframes
 
 Stamp = Literal["open", "close", "close-1ms"]
@@ -170,9 +170,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
             If the open times are not strictly increasing.
         """
         ts_ms, ohlcv = self._checked(ts_ms, ohlcv)
-        wrong = self._set_columns(ts_ms, ohlcv, (ts_ms, ohlcv))
-        if wrong >= 0:
-            self._refuse_bar(int(ts_ms[wrong]), int(ts_ms[wrong - 1]))
+        self._set_columns(ts_ms, ohlcv, (ts_ms, ohlcv))
 
     def append_columns(self, ts_ms: npt.NDArray[np.int64], ohlcv: npt.NDArray[np.float64]) -> None:
         """Add bars behind all that is there, as `append` does one by one.
@@ -202,12 +200,6 @@ class BulkFeed(bt.feed.DataBase, Cursor):
                 "give ts_ms[n] and ohlcv[5, n] with rows open, high, low, close, volume."
             )
         return opens, rows
-
-    def _refuse_bar(self, ts_ms: int, before_ms: int) -> None:
-        raise DataError(
-            f"The bar that opens at {ts_ms} ms is not later than the one before it ({before_ms} ms): "
-            "sort the bars and drop duplicates."
-        )
 
     # The start of a run
 

@@ -7,20 +7,24 @@ anything unusual (filters, bindings while loading in bulk, overridden methods) g
 Nothing here creates lines or strategies: backtrader finds owners by walking Python frames, and these have none.
 """
 
-from array import array
-
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 
+from cpython.array cimport array, clone
 from cpython.sequence cimport PySequence_GetItem, PySequence_SetItem
 
 from backtrader.feed import AbstractDataBase
 
+from ccxtbt.errors import DataError
+
 cdef int64_t DAY_MS = 86400000
 # Backtrader counts days from 0001-01-01, which is 1: 1970-01-01 is 719163.
 cdef int64_t EPOCH_DAY = 719163
-cdef object NAN = float("nan")
+cdef double QNAN = float("nan")
+cdef object NAN = QNAN
+cdef array DOUBLES = array("d")
 cdef object INFINITE = float("inf")
 cdef Py_ssize_t STANDARD_LINES = 7
 
@@ -49,10 +53,19 @@ cdef inline double _days(int64_t ts_ms) noexcept nogil:
     return <double>(EPOCH_DAY + day) + <double>rest / 86400000.0
 
 
-cdef void _days_of(const int64_t[::1] ts_ms, int64_t shift_ms, double[::1] out) noexcept nogil:
+cdef void _days_of(const int64_t* ts_ms, Py_ssize_t n, int64_t shift_ms, double* out) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(out.shape[0]):
+    for i in range(n):
         out[i] = _days(ts_ms[i] + shift_ms)
+
+
+cdef array _doubles(Py_ssize_t n, Py_ssize_t extra):
+    # n values to be set, then `extra` NaNs.
+    cdef array out = clone(DOUBLES, n + extra, False)
+    cdef Py_ssize_t i
+    for i in range(n, n + extra):
+        out.data.as_doubles[i] = QNAN
+    return out
 
 
 cdef inline Py_ssize_t _bisect(const int64_t[::1] ts_ms, int64_t bound_ms, bint after_equal) noexcept nogil:
@@ -75,17 +88,23 @@ cdef Py_ssize_t _first_disorder(const int64_t[::1] ts_ms) noexcept nogil:
     return -1
 
 
+cdef object _disorder(int64_t ts_ms, int64_t before_ms):
+    return DataError(
+        f"The bar that opens at {ts_ms} ms is not later than the one before it ({before_ms} ms): "
+        "sort the bars and drop duplicates."
+    )
+
+
 def num_from_ms(int64_t ts_ms):
     return _days(ts_ms)
 
 
 def nums_from_ms(const int64_t[::1] ts_ms, int64_t shift_ms=0):
-    out = array("d", (0.0,)) * ts_ms.shape[0]
-    cdef double[::1] view
-    if ts_ms.shape[0]:
-        view = out
+    cdef Py_ssize_t n = ts_ms.shape[0]
+    cdef array out = _doubles(n, 0)
+    if n:
         with nogil:
-            _days_of(ts_ms, shift_ms, view)
+            _days_of(&ts_ms[0], n, shift_ms, out.data.as_doubles)
     return out
 
 
@@ -115,6 +134,12 @@ def last_ms(double num):
     return ts_ms
 
 
+cdef inline Py_ssize_t _length(Py_ssize_t lencount) except -1:
+    if lencount < 0:
+        raise ValueError("__len__() should return >= 0")
+    return lencount
+
+
 cdef class Line:
     # LineBuffer.__init__ and its other methods set these by name, as if they were ordinary attributes.
     cdef public object array
@@ -129,7 +154,7 @@ cdef class Line:
     cdef inline object _at(self, Py_ssize_t ago):
         return PySequence_GetItem(self.array, self._idx + ago)
 
-    cdef inline Py_ssize_t _buflen(self) except -1:
+    cdef inline Py_ssize_t _buflen(self) except? -1:
         return len(self.array) - self.extension
 
     cdef int _bind(self, Py_ssize_t ago, object value) except -1:
@@ -180,7 +205,7 @@ cdef class Line:
         self._seat(value, False)
 
     def __len__(self):
-        return self.lencount
+        return _length(self.lencount)
 
     def __getitem__(self, ago):
         if type(ago) is int:
@@ -231,13 +256,13 @@ cdef class Cursor:
     cdef Line _close, _low, _high, _open, _volume, _openinterest, _datetime
     # Backtrader's own containers, shared with it: their emptiness is what allows the fast paths.
     cdef object _flt, _stack, _stash, _notifs
-    cdef bint _armed, _own, _localised
+    cdef bint _armed, _own, _localised, _share_later
 
     # Source: columns from _pos to _stop, then the ring of appended bars.
     cdef const int64_t[::1] _ts
     cdef const double[:, ::1] _rows
     cdef object _columns
-    cdef Py_ssize_t _pos, _stop
+    cdef Py_ssize_t _pos, _stop  # of the columns: next bar, end
     cdef Bar* _ring
     cdef Py_ssize_t _room, _head, _count
     cdef int64_t _last_ms
@@ -284,15 +309,17 @@ cdef class Cursor:
     cdef inline int _ready(self) except -1:
         if self._all is None:
             self._take_lines()
+            if self._share_later:
+                self._share()
         return 0
 
     cdef int _share(self) except -1:
-        self._ready()
         self._flt = self._filters
         self._stack = self._barstack
         self._stash = self._barstash
         self._localised = bool(self._tzinput)
         self._armed = True
+        self._share_later = False
         return 0
 
     def _arm(self, int64_t shift_ms, bint calendar_stamp, int64_t from_ms, int64_t to_ms, bint live):
@@ -301,6 +328,7 @@ cdef class Cursor:
         self._from_ms = from_ms
         self._to_ms = to_ms
         self._live = live
+        self._ready()
         self._share()
         self._slice()
 
@@ -324,7 +352,7 @@ cdef class Cursor:
         with nogil:
             wrong = _first_disorder(ts_ms)
         if wrong >= 0:
-            return wrong
+            raise _disorder(ts_ms[wrong], ts_ms[wrong - 1])
         self._ts = ts_ms
         self._rows = ohlcv
         self._columns = columns
@@ -335,12 +363,13 @@ cdef class Cursor:
             self._busy = True
         if self._armed:
             self._slice()
-        return -1
 
     cdef void _slice(self):
         if self._columns is not None:
             self._pos = _bisect(self._ts, self._from_ms, False)
             self._stop = max(self._pos, _bisect(self._ts, self._to_ms, True))
+            if self._stop < self._ts.shape[0]:
+                self._finished = True
 
     cdef int _grow(self) except -1:
         cdef Py_ssize_t room = 2 * self._room if self._room else 16, i
@@ -357,7 +386,7 @@ cdef class Cursor:
     cdef int _queue(self, Bar bar) except -1:
         cdef Py_ssize_t at
         if bar.ts_ms <= self._last_ms:
-            return self._refuse(bar.ts_ms, self._last_ms)
+            raise _disorder(bar.ts_ms, self._last_ms)
         if self._count == self._room:
             self._grow()
         at = self._head + self._count
@@ -369,14 +398,10 @@ cdef class Cursor:
         self._busy = True
         return 0
 
-    cdef int _refuse(self, int64_t ts_ms, int64_t last_ms) except -1:
-        self._refuse_bar(ts_ms, last_ms)
-        return 0
-
-    def append(self, int64_t ts_ms, double open, double high, double low, double close, double volume):
+    def append(self, int64_t ts_ms, double open_, double high, double low, double close, double volume):
         cdef Bar bar
         bar.ts_ms = ts_ms
-        bar.open = open
+        bar.open = open_
         bar.high = high
         bar.low = low
         bar.close = close
@@ -464,6 +489,7 @@ cdef class Cursor:
 
     cdef bint _bulk_allowed(self) except -1:
         cdef Line line
+        self._ready()
         if not self._plain() or self._ffilters:
             return False
         for line in self._all:
@@ -472,35 +498,50 @@ cdef class Cursor:
         return True
 
     cdef int _fill(self) except -1:
-        cdef Py_ssize_t start = self._pos, stop = self._stop, n = stop - start
+        cdef Py_ssize_t start = self._pos, n = self._stop - self._pos, i
         cdef Line line
+        cdef array values
         if n <= 0:
             return 0
-        _, ohlcv = self._columns
-        blank = array("d", (NAN,))
-        for line, row in ((self._open, 0), (self._high, 1), (self._low, 2), (self._close, 3), (self._volume, 4)):
-            column = array("d")
-            column.frombytes(memoryview(ohlcv[row, start:stop]).cast("B"))
-            line.array = column
-        self._datetime.array = self._stamps(start, stop)
-        self._pos = stop
         for line in self._all:
-            # openinterest and the lines of a subclass
-            if line._buflen() == 0:
-                line.array = blank * n
+            values = _doubles(n, line.extension)
+            if line is self._datetime:
+                self._stamp_all(values, start, n)
+            elif line is self._open:
+                self._copy_row(values, 0, start, n)
+            elif line is self._high:
+                self._copy_row(values, 1, start, n)
+            elif line is self._low:
+                self._copy_row(values, 2, start, n)
+            elif line is self._close:
+                self._copy_row(values, 3, start, n)
+            elif line is self._volume:
+                self._copy_row(values, 4, start, n)
+            else:
+                # openinterest and the lines of a subclass
+                for i in range(n):
+                    values.data.as_doubles[i] = QNAN
+            line.array = values
             line.lencount = n
             line._idx = n - 1
-            if line.extension:
-                line.array.extend(blank * line.extension)
+        self._pos = self._stop
         return 0
 
-    cdef object _stamps(self, Py_ssize_t start, Py_ssize_t stop):
+    cdef inline void _copy_row(self, array values, Py_ssize_t row, Py_ssize_t start, Py_ssize_t n):
+        memcpy(values.data.as_doubles, &self._rows[row, start], n * sizeof(double))
+
+    cdef int _stamp_all(self, array values, Py_ssize_t start, Py_ssize_t n) except -1:
+        cdef Py_ssize_t i
         if self._calendar_stamp:
-            return array("d", [_days(self._stamp_of(ts_ms)) for ts_ms in self._ts[start:stop]])
-        return nums_from_ms(self._ts[start:stop], self._shift_ms)
+            for i in range(n):
+                values.data.as_doubles[i] = self._stamped(self._ts[start + i])
+        else:
+            _days_of(&self._ts[start], n, self._shift_ms, values.data.as_doubles)
+        return 0
 
     def _load(self):
         cdef Bar bar
+        self._ready()
         if not self._next_bar(&bar):
             return self._nothing()
         self._datetime[0] = self._stamped(bar.ts_ms)
@@ -512,10 +553,12 @@ cdef class Cursor:
         return True
 
     def load(self):
+        self._ready()
+        return self._load_plain() if self._plain() else AbstractDataBase.load(self)
+
+    cdef object _load_plain(self):
         cdef Bar bar
         cdef Line line
-        if not self._plain():
-            return AbstractDataBase.load(self)
         if not self._next_bar(&bar):
             ret = self._nothing()
             if ret is not None and self._close.mode:
@@ -545,6 +588,9 @@ cdef class Cursor:
 
     cdef int _backwards_all(self, Py_ssize_t size, bint force) except -1:
         cdef Line line
+        if self._ticks >= 0:
+            # The bar that they point to may be the one that goes.
+            self._copy_ticks()
         for line in self._all:
             line._backwards(size, force)
         return 0
@@ -556,7 +602,7 @@ cdef class Cursor:
 
     def __len__(self):
         self._ready()
-        return self._close.lencount
+        return _length(self._close.lencount)
 
     def buflen(self, Py_ssize_t line=0):
         self._ready()
@@ -587,35 +633,44 @@ cdef class Cursor:
             return self._datetime._at(1)
         return INFINITE
 
-    def advance(self, Py_ssize_t size=1, datamaster=None, bint ticks=True):
-        self._ready()
+    cdef int _advance_alone(self, Py_ssize_t size, bint ticks) except -1:
         if ticks:
             self._nullify()
         self._step_all(size)
-        if datamaster is not None:
-            if self._close.lencount > self._close._buflen():
-                self.rewind()
-                self._forward_all(NAN, 1)
-            elif self._datetime._at(0) > datamaster.lines.datetime[0]:
-                self._step_all(-1)
-            elif ticks:
-                self._fill_ticks(False)
-        elif ticks and self._close.lencount < self._close._buflen():
+        if ticks and self._close.lencount < self._close._buflen():
+            self._fill_ticks(False)
+        return 0
+
+    def advance(self, Py_ssize_t size=1, datamaster=None, bint ticks=True):
+        self._ready()
+        if datamaster is None:
+            self._advance_alone(size, ticks)
+            return
+        if ticks:
+            self._nullify()
+        self._step_all(size)
+        if self._close.lencount > self._close._buflen():
+            self.rewind()
+            self._forward_all(NAN, 1)
+        elif self._datetime._at(0) > datamaster.lines.datetime[0]:
+            self._step_all(-1)
+        elif ticks:
             self._fill_ticks(False)
 
     def next(self, datamaster=None, bint ticks=True):
+        self._ready()
         if not self._own:
             return AbstractDataBase.next(self, datamaster, ticks)
         if self._close.lencount >= self._close._buflen():
             if ticks:
                 self._nullify()
-            ret = self.load()
+            ret = self._load_plain() if self._plain() else AbstractDataBase.load(self)
             if not ret:
                 return ret
         else:
-            self.advance(1, None, ticks)
+            self._advance_alone(1, ticks)
         if datamaster is not None and self._datetime._at(0) > datamaster.lines.datetime[0]:
-            self._step_all(-1)
+            self.rewind()
             return False
         if ticks:
             self._fill_ticks(False)
@@ -632,10 +687,13 @@ cdef class Cursor:
         return 0
 
     cdef int _fill_ticks(self, bint force) except -1:
-        if not self._armed or self._flt or self._close.mode or len(self._all) > STANDARD_LINES:
+        cdef bint moving = not self._armed or self._flt or self._close.mode or self._close._idx < 0
+        if moving or len(self._all) > STANDARD_LINES:
             # A replayed bar changes in its place and a bounded buffer moves: the values are copied now.
             AbstractDataBase._tick_fill(self, force)
-        elif force or self._ticks < 0 and (self._tick_values is None or self._tick_values[0] is None):
+        elif force or self._ticks < 0 and (
+            self._tick_values is None or self._tick_values[0] is None or self._tick_values[0] is _MISSING
+        ):
             self._tick_values = None
             self._ticks = self._close._idx
         return 0
@@ -665,12 +723,16 @@ cdef class Cursor:
         return (self._low, self._high, self._open, self._volume, self._openinterest)[which - 1]
 
     cdef int _set_tick(self, Py_ssize_t which, object value) except -1:
-        cdef Py_ssize_t i
         if self._tick_values is None:
-            missing = self._ticks == TICKS_UNSET
-            self._tick_values = [_MISSING if missing else self._tick(i) for i in range(7)]
-            self._ticks = TICKS_SET
+            self._copy_ticks()
         self._tick_values[which] = value
+        return 0
+
+    cdef int _copy_ticks(self) except -1:
+        cdef Py_ssize_t i
+        missing = self._ticks == TICKS_UNSET
+        self._tick_values = [_MISSING if missing else self._tick(i) for i in range(7)]
+        self._ticks = TICKS_SET
         return 0
 
     @property
@@ -732,7 +794,7 @@ cdef class Cursor:
     # What cerebro asks each feed in every pass of a live run
 
     def haslivedata(self):
-        return self._live and self._count > 0
+        return self._live and (self._pos < self._stop or self._count > 0)
 
     def do_qcheck(self, bint onoff, double qlapse):
         self._qwait = onoff
@@ -786,8 +848,8 @@ cdef class Cursor:
         self._live, self._finished, self._busy = live, finished, busy
         self._ticks = ticks
         self._tick_values = None if values is None else [_MISSING if value == () else value for value in values]
-        if armed:
-            self._share()
+        # The lines may not be whole yet: they point back to the feed.
+        self._share_later = armed
 
 
 cdef object _MISSING = object()
