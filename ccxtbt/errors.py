@@ -27,6 +27,10 @@ class FundsError(OrderRefusedError):
     """The exchange refused the order for lack of funds or margin."""
 
 
+class TriggerPassedError(OrderRefusedError):
+    """The exchange refused a stop whose trigger the price has passed already: send what it becomes, or nothing."""
+
+
 class OutcomeUnknownError(CCXTBTError):
     """A request was sent and its answer was lost: look up what became of it, never send it again."""
 

@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 POLL_S = 10.0
 HINT_S = 0.5
 
+# Finished orders are let go of in batches; the states keep 10,000 of them for late messages.
+KEEP_LEGS = 20_000
+
 STOPS = frozenset({bt.Order.Stop, bt.Order.StopLimit})
 
 
@@ -128,6 +131,10 @@ class LiveDesk(bt.BrokerBase):
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
         self._cancelling: set[str] = set()
+        # Orders that have ended and still miss something: a fill, their final amount, or their cancel.
+        self._unsettled: set[str] = set()
+        # Bars of each data that brackets have been shown.
+        self._priced: dict[Any, int] = {}
         # The run's own part of client ids: `order.ref` begins at 1 in each process.
         self._run_id = secrets.token_hex(5)
         self._numbers = itertools.count(1)
@@ -157,14 +164,16 @@ class LiveDesk(bt.BrokerBase):
         """Show brackets the price, and look up open orders when the safety net is due."""
         for bracket, member in list(self._members.values()):
             data = member.order.data
-            if member.order.parent is None and len(data):
-                self._act(bracket, bracket.on_price(data.close[0]))
+            if member.order.parent is None and len(data) != self._priced.get(data, 0):
+                self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
+        self._priced = {data: len(data) for data in self.cerebro.datas}
         now_s = time.monotonic()
         if now_s - self._looked_s < (HINT_S if self._look_soon else self._poll_s):
             return
         self._looked_s = now_s
         self._look_soon = False
         waiting = self._states.open()
+        waiting += [self._legs[client_id].state for client_id in self._unsettled if self._legs[client_id].state.done]
         if waiting and self._courier.keyed:
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
@@ -227,7 +236,7 @@ class LiveDesk(bt.BrokerBase):
             state, told = self._states.apply(item)
             if state is not None:
                 self._tell(self._legs[state.client_id], told)
-                self._look_soon = self._look_soon or state.needs_fills or state.needs_order
+                self._watch(state)
 
     # What strategies and observers ask
 
@@ -319,6 +328,7 @@ class LiveDesk(bt.BrokerBase):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not request.by_cost:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
+        self._forget()
         leg = Leg(order, OrderState.of(request), 0 if action is None else action.leg)
         self._states.add(leg.state)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
@@ -355,6 +365,18 @@ class LiveDesk(bt.BrokerBase):
         price = rules.price(order.created.price, side)
         return Exit(order.ref, "stop" if order.exectype in STOPS else "limit", price, rules.least(price))
 
+    def _watch(self, state: OrderState) -> None:
+        """Note what an order still misses, so that it is looked up, ended or not."""
+        if state.stray and state.client_id not in self._cancelling:
+            self._warn(f"{state} was told to be refused, and the exchange works it: it is cancelled.")
+            self._cancelling.add(state.client_id)
+            self._courier.cancel(state.client_id, state.symbol)
+        if state.needs_fills or state.needs_order or state.stray:
+            self._unsettled.add(state.client_id)
+            self._look_soon = True
+        else:
+            self._unsettled.discard(state.client_id)
+
     def _cancel_leg(self, ref: Any) -> None:
         leg = self._last_leg.get(ref)
         if leg is None or leg.state.done:
@@ -375,6 +397,9 @@ class LiveDesk(bt.BrokerBase):
                 self._cancel_leg(action.key)
             elif isinstance(action, End):
                 order = self._members[action.key][1].order
+                if action.status is Status.COMPLETED:
+                    # It was made for more than its entry left to sell.
+                    resize(order, order.executed.size)
                 self._end(order, action.status, action.reason)
                 self._notify(order)
             elif isinstance(action, Exposed):
@@ -383,6 +408,12 @@ class LiveDesk(bt.BrokerBase):
                 self._warn(f"The exits of {self._name_of(bracket)} traded {action.size} more than its entry.")
         if bracket.done:
             self._members = {ref: kept for ref, kept in self._members.items() if kept[0] is not bracket}
+
+    def _forget(self) -> None:
+        """Let go of orders so long finished that no message for them can come."""
+        if len(self._legs) > KEEP_LEGS:
+            self._legs = {key: leg for key, leg in self._legs.items() if self._states.get(key) is leg.state}
+            self._last_leg = {ref: leg for ref, leg in self._last_leg.items() if leg.state.client_id in self._legs}
 
     def _name_of(self, bracket: Bracket) -> str:
         refs = [ref for ref, kept in self._members.items() if kept[0] is bracket]
@@ -417,7 +448,7 @@ class LiveDesk(bt.BrokerBase):
                 filled = False
             if bracket is not None:
                 actions += bracket.apply(order.ref, leg.number, transition)
-        if leg.state.done:
+        if leg.state.done and not leg.state.stray:
             self._cancelling.discard(leg.state.client_id)
         if filled and not any(isinstance(action, End) and action.key == order.ref for action in actions):
             if order.alive():
@@ -462,6 +493,7 @@ class LiveDesk(bt.BrokerBase):
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
         position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
         comminfo = self.getcommissioninfo(data)
+        told = order.status
         order.execute(
             when,
             Size(booked.size, lot),
@@ -478,6 +510,9 @@ class LiveDesk(bt.BrokerBase):
             position.price,
         )
         order.addcomminfo(comminfo)
+        if told > bt.Order.Partial:
+            # A fill that was late: the order had ended, and has.
+            order.status = told
 
     def _amend(self, order: Any, amend: Amend) -> None:
         """Book what a counted fill turned out to have cost."""

@@ -17,7 +17,7 @@ from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, 
 from ccxtbt.exchange import adapter
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.facts import Facts, facts_of
-from ccxtbt.exchange.limiter import Limiter, Rule, rules_from_ccxt, rules_from_table
+from ccxtbt.exchange.limiter import Limiter, rules_from_ccxt
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,9 @@ class Connection:
         self.account = account
         self.clock = clock or Clock()
         self.facts = facts_of(account.exchange_id, facts)
-        self.limiter = Limiter(self._rules(self.facts.rest_windows))
-        self.orders = Limiter(self._rules(self.facts.order_windows, per_call=True))
+        self.limiter = Limiter.of(self.facts.rest_windows, rate=self.clock.rate)
+        self.orders = Limiter.of(self.facts.order_windows, rate=self.clock.rate, per_call=True)
+        self.limiter.on_freeze = self._frozen
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
@@ -237,11 +238,8 @@ class Connection:
         """Whether trying again cannot cure `error`."""
         return isinstance(error, ccxt.BaseError) and classify(error).remedy is Remedy.NEVER
 
-    def _rules(self, windows: tuple[tuple[int, int], ...], *, per_call: bool = False) -> tuple[Rule, ...]:
-        """Return limits in this machine's time, which a simulated exchange's may outrun."""
-        return rules_from_table(
-            [(limit, window_ms / self.clock.rate) for limit, window_ms in windows], per_call=per_call
-        )
+    def _frozen(self, seconds: float, reason: str) -> None:
+        self.notice(f"No request goes out for {seconds:.0f} s: {reason or 'the exchange asked for it'}.")
 
     def _config(self) -> dict[str, Any]:
         """Return ccxt's configuration: the user's, with the options that spare start-up calls below it."""
@@ -262,7 +260,7 @@ class Connection:
         self.rest = adapter.open_async(name, self._config(), self._hooks)
         self._aim(self.rest)
         if not self.facts.rest_windows:
-            self.limiter.configure(rules_from_ccxt(self.rest.rateLimit / self.clock.rate))
+            self.limiter.configure(rules_from_ccxt(self.rest.rateLimit, rate=self.clock.rate))
         try:
             await self.sync_clock()
             await retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.load_markets)()

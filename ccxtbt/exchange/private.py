@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import ccxt
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TryLaterError
+from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.limiter import Lane, in_lane
@@ -48,6 +48,15 @@ class AccountSink(Protocol):
 
     def down(self, reason: str) -> None:
         """The stream broke: events may be lost from now on."""
+
+
+def _refusal(error: Exception) -> OrderRefusedError:
+    """Return ccxt's refusal of an order as ours."""
+    if isinstance(error, ccxt.InsufficientFunds):
+        return FundsError(str(error))
+    if isinstance(error, ccxt.OrderImmediatelyFillable):
+        return TriggerPassedError(str(error))
+    return OrderRefusedError(str(error))
 
 
 class Private:
@@ -101,7 +110,8 @@ class Private:
         Raises
         ------
         OrderRefusedError
-            It is not at the exchange and will not be; `FundsError` for lack of funds.
+            It is not at the exchange and will not be; `FundsError` for lack of funds, `TriggerPassedError` for a stop
+            that is due already.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
@@ -113,8 +123,7 @@ class Private:
             except Exception as error:
                 cure = classify(error, self._connection.rest.last_response_headers, creates_order=True)
                 if cure.remedy is Remedy.NEVER:
-                    refused = FundsError if isinstance(error, ccxt.InsufficientFunds) else OrderRefusedError
-                    raise refused(str(error)) from error
+                    raise _refusal(error) from error
                 if cure.remedy is Remedy.UNKNOWN:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
                     doubt(str(error))

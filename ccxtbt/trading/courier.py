@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TryLaterError
+from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.private import Private
 from ccxtbt.trading.orders import Request
@@ -131,7 +131,8 @@ class Courier:
         try:
             answer = await self._private.submit(request.arguments(), client_id, doubt)
         except OrderRefusedError as error:
-            self._put(Refused(str(error), client_id, margin=isinstance(error, FundsError)))
+            margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)
+            self._put(Refused(str(error), client_id, margin=margin, immediate=passed))
         except Exception as error:
             doubt(f"{type(error).__name__}: {error}")
             raise
