@@ -16,7 +16,6 @@ cdef extern from *:
     #if defined(_MSC_VER)
     #include <intrin.h>
     #endif
-
     /* Eight bytes, the first one lowest. */
     static inline uint64_t ccxtbt_load8(const char *p) {
         uint64_t v;
@@ -56,6 +55,16 @@ cdef extern from *:
         UINT64_C(10000000000000000), UINT64_C(100000000000000000), UINT64_C(1000000000000000000),
         UINT64_C(10000000000000000000)};
 
+    /* The offset of the first byte from p on that is a quote, a backslash or below a space; 8 if none of 8 is. */
+    static inline int ccxtbt_plain_text(const char *p) {
+        const uint64_t v = ccxtbt_load8(p), ones = UINT64_C(0x0101010101010101);
+        const uint64_t quote = v ^ (ones * 0x22), slash = v ^ (ones * 0x5C);
+        /* The high bit of each such byte is set; exact up to the first. */
+        const uint64_t special =
+            (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((v - ones * 0x20) & ~v)) & (ones * 0x80);
+        return special ? ccxtbt_low_zeros(special) >> 3 : 8;
+    }
+
     /* mantissa / 10**places, correctly rounded, for 0 < mantissa and 1 <= places <= 27: the quotient by 5**places
        (below 2**63) is taken to 64 bits with its remainder, so rounding to 53 bits is exact. No subnormals arise. */
     static inline int ccxtbt_quotient(uint64_t mantissa, int places, double *value) {
@@ -90,6 +99,7 @@ cdef extern from *:
     #endif
     }
     """
+    int plain_text "ccxtbt_plain_text"(const char *p) noexcept nogil
     uint64_t load8 "ccxtbt_load8"(const char *p) noexcept nogil
     int low_zeros "ccxtbt_low_zeros"(uint64_t v) noexcept nogil
     bint quotient "ccxtbt_quotient"(uint64_t mantissa, int places, double *value) noexcept nogil
@@ -167,7 +177,9 @@ cdef inline const char *read_exponent(const char *p, int *exponent) noexcept nog
             total = total * 10 + (p[0] - 48)
         p += 1
     exponent[0] = -total if negative else total
-    return NULL if p == first else p
+    if p == first:
+        return NULL
+    return p
 
 
 cdef inline const char *read_decimal(const char *p, const char *end, bint bare, Decimal *number) noexcept nogil:

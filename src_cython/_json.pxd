@@ -7,7 +7,7 @@ place in `fault`.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memset
 
-from _digits cimport load8, low_zeros, read_exponent, skip_digits
+from _digits cimport plain_text, read_exponent, skip_digits
 
 
 cdef enum Fault:
@@ -66,20 +66,13 @@ cdef inline const char *skip_escape(const char *p) noexcept nogil:
 cdef inline const char *skip_string(const char *p, const char *end, Failure *failure) noexcept nogil:
     """The byte after the closing quote of the text whose first byte, after its quote, is `p`."""
     cdef const char *first = p
-    cdef uint64_t v, quote, slash, found
-    cdef uint64_t ones = <uint64_t> 0x0101010101010101
+    cdef int plain
     while True:
         while end - p >= 8:
-            v = load8(p)
-            quote = v ^ (ones * 0x22)
-            slash = v ^ (ones * 0x5C)
-            # The high bit of every byte that is a quote, a backslash or below a space; exact up to the first one.
-            found = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((v - ones * 0x20) & ~v)
-            found &= ones * 0x80
-            if found:
-                p += low_zeros(found) >> 3
+            plain = plain_text(p)
+            p += plain
+            if plain < 8:
                 break
-            p += 8
         else:
             while <unsigned char> p[0] >= 32 and p[0] != c'"' and p[0] != c'\\':
                 p += 1

@@ -12,7 +12,12 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcmp
 
-from _digits cimport Decimal, read_decimal, to_double, to_integer
+from _digits cimport (
+    Decimal,
+    read_decimal,
+    to_double,
+    to_integer,
+)
 from _json cimport (
     NOT_CLOSED,
     NOT_KEY,
@@ -26,6 +31,7 @@ from _json cimport (
     skip_string,
     skip_value,
 )
+from _short cimport ShortColumns, count_byte, prepare_short, short_field, short_fields
 
 cimport cython
 
@@ -41,6 +47,8 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(PyObject *item)
     double PyLong_AsDouble(object item) except? -1.0
     long long PyLong_AsLongLong(PyObject *item) except? -1
+    long long PyLong_AsLongLongAndOverflow(PyObject *item, int *overflow) noexcept
+    bint PyList_CheckExact(PyObject *item)
     Py_ssize_t PyList_GET_SIZE(object items)
     PyObject *PyList_GET_ITEM(object items, Py_ssize_t at)
     PyObject *PyDict_GetItemWithError(object items, object key) except? NULL
@@ -93,6 +101,8 @@ cdef enum:
     ALL_SEEN = 63
     NO_VOLUME = 31
 
+cdef bint SHORT = prepare_short()
+
 cdef dict KINDS = {"lists": LISTS, "dicts": DICTS, "columns": COLUMNS}
 cdef dict TIMES = {"s": 3, "ms": 0, "us": -3, "ns": -6, "iso": 0}
 
@@ -109,7 +119,10 @@ cdef struct Plan:  # a layout as the loops want it
     int time_shift  # decimal places from the unit to milliseconds
     bint iso
     int[FIELDS] scale
+    bint brief  # times and numbers are their plain decimal text, and this processor has a way for that
     int needed  # one bit a field that every row must have
+    int last_needed  # list rows: the last position that every row must have
+    int volume_at  # list rows: the volume's position
 
 
 @cython.final
@@ -171,11 +184,14 @@ cdef class Layout:
         self.plan.scale[0] = 0
         for i in range(5):
             self.plan.scale[i + 1] = self.scales[i]
+        self.plan.brief = SHORT and time in ("ms", "s") and not any(self.scales)
         self.steps = tuple(step.encode() if type(step) is str else step for step in self.path)
         if self.plan.kind == LISTS:
             if not all(type(field) is int and 0 <= field < WIDEST for field in self.fields):
                 raise ConfigError(f"Layout.fields is {self.fields!r}: rows that are lists take indices from 0 to 63.")
             self.plan.width = max(self.fields) + 1
+            self.plan.last_needed = max(self.fields if volume_required else self.fields[:5])
+            self.plan.volume_at = self.fields[5]
             for i in range(WIDEST):
                 self.plan.field_at[i] = -1
             for i in range(FIELDS):
@@ -217,9 +233,9 @@ cdef struct Reader:
     const char *end
     Failure failure
     int64_t row  # the row being read, for messages; -1 before the first
+    const char *short_until  # from here on there are not the 33 bytes that short values are read by
     Py_ssize_t room  # rows the columns have room for
-    int64_t *ts_ms
-    double *columns  # five of `room` values
+    ShortColumns columns
     Py_ssize_t count  # rows read
     bint backward  # written from the end of the columns to their start: newest came first
     bint tangled  # neither oldest nor newest first throughout
@@ -247,7 +263,8 @@ cdef inline const char *read_price(Reader *reader, const char *p, int scale, dou
     cdef Decimal number
     cdef bint bare = p[0] != c'"'
     cdef const char *start = p if bare else p + 1
-    cdef const char *stop = read_decimal(start, reader.end, bare, &number)
+    cdef const char *stop
+    stop = read_decimal(start, reader.end, bare, &number)
     if stop == NULL:
         return fail(&reader.failure, NOT_NUMBER, p)
     if not to_double(&number, scale, value):
@@ -347,9 +364,10 @@ cdef inline const char *read_time(Reader *reader, const char *p, const Plan *pla
     """Read the time at `p` to milliseconds, cut to whole ones; return the byte after it."""
     cdef Decimal number
     cdef bint bare = p[0] != c'"'
-    cdef const char *stop
+    cdef const char *stop = NULL
     if plan.iso:
-        stop = NULL if bare else read_iso(p + 1, ts_ms)
+        if not bare:
+            stop = read_iso(p + 1, ts_ms)
     else:
         stop = read_decimal(p if bare else p + 1, reader.end, bare, &number)
         if stop != NULL and not to_integer(&number, plan.time_shift, ts_ms):
@@ -366,25 +384,41 @@ cdef inline const char *read_time(Reader *reader, const char *p, const Plan *pla
 cdef inline const char *read_field(
     Reader *reader, const char *p, const Plan *plan, int field, Py_ssize_t slot
 ) noexcept nogil:
-    if field == 0:
-        return read_time(reader, p, plan, &reader.ts_ms[slot])
-    return read_price(reader, p, plan.scale[field], &reader.columns[(field - 1) * reader.room + slot])
+    """Read the value at `p` into the column of `field`; return the byte after it."""
+    cdef const char *stop
+    if plan.brief and p < reader.short_until:
+        stop = short_field(p, field, &reader.columns, slot)
+        if stop != NULL:
+            return stop
+    return read_slowly(reader, p, plan, field, slot)
+
+
+cdef const char *read_slowly(
+    Reader *reader, const char *p, const Plan *plan, int field, Py_ssize_t slot
+) noexcept nogil:
+    if field:
+        return read_price(reader, p, plan.scale[field], reader.columns.out[field] + slot)
+    return read_time(reader, p, plan, reader.columns.ts_ms + slot)
 
 
 cdef inline const char *read_list_row(Reader *reader, const char *p, const Plan *plan, Py_ssize_t slot) noexcept nogil:
     """Read the row whose bracket is at `p`; return the byte after its closing one."""
-    cdef int at = 0, field, seen = 0
+    cdef int at = 0, field
     cdef const char *start = p
     if p[0] != c'[':
         return fail(&reader.failure, NOT_ROW, p)
     p = past_space(p + 1)
     while True:
+        if plan.brief and short_fields(
+            &p, reader.short_until, plan.field_at, plan.width, &reader.columns, slot, &at
+        ):
+            break
+        p = past_space(p)
         field = plan.field_at[at] if at < plan.width else -1
         if field < 0:
             p = skip_value(p, reader.end, &reader.failure)
         else:
-            seen |= 1 << field
-            p = read_field(reader, p, plan, field, slot)
+            p = read_slowly(reader, p, plan, field, slot)
         if p == NULL:
             return NULL
         p = past_space(p)
@@ -394,10 +428,10 @@ cdef inline const char *read_list_row(Reader *reader, const char *p, const Plan 
         at += 1
     if p[0] != c']':
         return fail(&reader.failure, NOT_CLOSED, p)
-    if seen & plan.needed != plan.needed:
+    if at < plan.last_needed:
         return fail(&reader.failure, NOT_IN_ROW, start)
-    if seen != ALL_SEEN:
-        reader.columns[4 * reader.room + slot] = 0.0
+    if at < plan.volume_at:
+        reader.columns.out[5][slot] = 0.0
     return p + 1
 
 
@@ -467,17 +501,17 @@ cdef inline const char *read_dict_row(Reader *reader, const char *p, const Plan 
     if seen & plan.needed != plan.needed:
         return fail(&reader.failure, NOT_IN_ROW, start)
     if seen != ALL_SEEN:
-        reader.columns[4 * reader.room + slot] = 0.0
+        reader.columns.out[5][slot] = 0.0
     return p + 1
 
 
 cdef void swap_rows(Reader *reader, Py_ssize_t one, Py_ssize_t other) noexcept nogil:
-    cdef int _i
-    cdef double *column = reader.columns
-    reader.ts_ms[one], reader.ts_ms[other] = reader.ts_ms[other], reader.ts_ms[one]
-    for _i in range(5):
+    cdef int i
+    cdef double *column
+    reader.columns.ts_ms[one], reader.columns.ts_ms[other] = reader.columns.ts_ms[other], reader.columns.ts_ms[one]
+    for i in range(1, FIELDS):
+        column = reader.columns.out[i]
         column[one], column[other] = column[other], column[one]
-        column += reader.room
 
 
 cdef const char *read_rows(Reader *reader, const char *p, const Plan *plan) noexcept nogil:
@@ -508,7 +542,7 @@ cdef const char *read_rows(Reader *reader, const char *p, const Plan *plan) noex
             return NULL
         if span.first_stop == NULL:
             span.first_stop = p
-        ts_ms = reader.ts_ms[slot]
+        ts_ms = reader.columns.ts_ms[slot]
         if ts_ms < before or step < 0:
             if reader.count == 1:
                 swap_rows(reader, 0, reader.room - 1)
@@ -614,24 +648,13 @@ cdef bint read_columns(Reader *reader, Text *columns, const Plan *plan) noexcept
                 return False
         else:
             for i in range(reader.room):
-                reader.columns[4 * reader.room + i] = 0.0
+                reader.columns.out[5][i] = 0.0
     for i in range(1, reader.room):
-        if reader.ts_ms[i] < reader.ts_ms[i - 1]:
+        if reader.columns.ts_ms[i] < reader.columns.ts_ms[i - 1]:
             reader.tangled = True
             break
     reader.count = reader.room
     return True
-
-
-cdef Py_ssize_t count_of(const char *p, const char *end, char wanted) noexcept nogil:
-    """How often a byte occurs before `end`."""
-    cdef Py_ssize_t count = 0
-    while True:
-        p = <const char *> memchr(p, wanted, end - p)
-        if p == NULL:
-            return count
-        count += 1
-        p += 1
 
 
 cdef const char *descend(Reader *reader, const char *p, tuple steps) except? NULL:
@@ -795,6 +818,7 @@ cdef object read_body(object body, Layout layout, bint spliced):
     cdef int i
     reader.body = text_of(body, &size)
     reader.end = reader.body + size
+    reader.short_until = reader.end - 32 if size > 32 else reader.body
     reader.row = -1
     reader.count = 0
     reader.backward = reader.tangled = False
@@ -812,19 +836,24 @@ cdef object read_body(object body, Layout layout, bint spliced):
             raise failed(&reader)
         # Where the times hold more commas than values, reading them fails.
         stop = skip_nested(columns[0], reader.end, &reader.failure)
-        reader.room = count_of(columns[0], stop, c',') + 1 if past_space(columns[0] + 1)[0] != c']' else 0
+        reader.room = count_byte(columns[0], stop, c',') + 1 if past_space(columns[0] + 1)[0] != c']' else 0
     else:
         if p[0] != c'[':
             fail(&reader.failure, NOT_LIST, p)
             raise failed(&reader)
         # Rows are counted by their brackets; a good row and its comma take at least twelve bytes.
         reader.room = min(
-            count_of(p + 1, reader.end, c'[' if plan.kind == LISTS else c'{'), (reader.end - p) // 12 + 1)
+            count_byte(p + 1, reader.end, c'[' if plan.kind == LISTS else c'{'), (reader.end - p) // 12 + 1)
     ts_ms, ohlcv = empty_columns(reader.room)
     PyObject_GetBuffer(ts_ms, &ts_buffer, PyBUF_WRITABLE)
     PyObject_GetBuffer(ohlcv, &ohlcv_buffer, PyBUF_WRITABLE)
-    reader.ts_ms = <int64_t *> ts_buffer.buf
-    reader.columns = <double *> ohlcv_buffer.buf
+    reader.columns.ts_ms = <int64_t *> ts_buffer.buf
+    reader.columns.ms_per_time = 1000 if plan.time_shift == 3 else 1
+    reader.columns.last_time = LAST_MS // reader.columns.ms_per_time
+    for i in range(FIELDS):
+        reader.columns.usual[i] = 0
+    for i in range(1, FIELDS):
+        reader.columns.out[i] = <double *> ohlcv_buffer.buf + (i - 1) * reader.room
     try:
         if size > KEEP_GIL:
             with nogil:
@@ -992,12 +1021,50 @@ cdef PyObject *item_of(object row, Layout layout, int field) except? NULL:
     return PyList_GET_ITEM(row, at)
 
 
-cdef object unusable_row(Py_ssize_t at, Py_ssize_t count, int field, object row):
-    found = repr(row)
-    return DataError(
-        f"Row {at} of {count} has no usable {FIELD_NAMES[field]}: {found[:200]}; nothing was used, so ask "
-        "again or report it."
-    )
+cdef inline bint read_plain_row(PyObject *row, int64_t *ts_ms, double *out, Py_ssize_t stride) noexcept:
+    """Read a list of an int and five finite floats; False for every other row, which is read with more care."""
+    cdef PyObject *item
+    cdef double value
+    cdef int field
+    if not PyList_CheckExact(row) or PyList_GET_SIZE(<object> row) < FIELDS:
+        return False
+    item = PyList_GET_ITEM(<object> row, 0)
+    if not PyLong_CheckExact(item):
+        return False
+    ts_ms[0] = PyLong_AsLongLongAndOverflow(item, &field)
+    if not 0 <= ts_ms[0] <= LAST_MS:
+        return False
+    for field in range(1, FIELDS):
+        item = PyList_GET_ITEM(<object> row, field)
+        if not PyFloat_CheckExact(item):
+            return False
+        value = PyFloat_AS_DOUBLE(item)
+        if not isfinite(value):
+            return False
+        out[0] = value
+        out += stride
+    return True
+
+
+cdef int read_odd_row(
+    list rows, Py_ssize_t at, Layout layout, int64_t *ts_ms, double *out, Py_ssize_t stride
+) except -1:
+    """Read any row; DataError where it is no bar."""
+    cdef object row = rows[at]
+    cdef PyObject *item
+    cdef int field
+    for field in range(FIELDS):
+        # Looked up anew for each field: reading an odd item may run its own code, and that change the row.
+        item = item_of(row, layout, field)
+        if item == NULL and field == 5 and not layout.volume_required:
+            out[4 * stride] = 0.0
+        elif item == NULL or value_of(item, &layout.plan, field, ts_ms, &out[(field - 1 if field else 0) * stride]):
+            found = repr(row)
+            raise DataError(
+                f"Row {at} of {len(rows)} has no usable {FIELD_NAMES[field]}: {found[:200]}; nothing was used, so ask "
+                "again or report it."
+            )
+    return 0
 
 
 def rows_to_columns(list rows not None, Layout layout not None=PARSED):
@@ -1030,13 +1097,9 @@ def rows_to_columns(list rows not None, Layout layout not None=PARSED):
     cdef Py_buffer ts_buffer, ohlcv_buffer
     cdef int64_t *ts_out
     cdef double *out
-    cdef const Plan *plan = &layout.plan
-    cdef int field
     cdef int64_t before = 0
     cdef bint tangled = False, plain = layout is PARSED
-    cdef object row
-    cdef PyObject *item
-    if plan.kind == COLUMNS:
+    if layout.plan.kind == COLUMNS:
         raise ConfigError("rows_to_columns() takes rows, and this layout is one of columns: decode the body instead.")
     ts_ms, ohlcv = empty_columns(count)
     PyObject_GetBuffer(ts_ms, &ts_buffer, PyBUF_WRITABLE)
@@ -1049,20 +1112,8 @@ def rows_to_columns(list rows not None, Layout layout not None=PARSED):
                 raise DataError(
                     f"The list of {count} rows shrank while it was read: give one that nobody changes meanwhile."
                 )
-            row = <object> PyList_GET_ITEM(rows, i)
-            for field in range(FIELDS):
-                # Sizes are asked anew each time: reading an odd item may run its own code.
-                if plain and type(row) is list and field < PyList_GET_SIZE(row):
-                    item = PyList_GET_ITEM(row, field)
-                else:
-                    item = item_of(row, layout, field)
-                if item == NULL:
-                    if field == 5 and not layout.volume_required:
-                        out[4 * count + i] = 0.0
-                        continue
-                    raise unusable_row(i, count, field, row)
-                if value_of(item, plan, field, &ts_out[i], &out[(field - 1 if field else 0) * count + i]):
-                    raise unusable_row(i, count, field, row)
+            if not plain or not read_plain_row(PyList_GET_ITEM(rows, i), ts_out + i, out + i, count):
+                read_odd_row(rows, i, layout, ts_out + i, out + i, count)
             if ts_out[i] < before:
                 tangled = True
             before = ts_out[i]
