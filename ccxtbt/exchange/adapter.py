@@ -66,10 +66,23 @@ class Hooks:
     tap: Tap | None = None
 
 
+def _see(future: Any) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 class TappedClient(Client):
     """ccxt's WebSocket client with a tap before its parser."""
 
     tap: Tap | None = None
+
+    def future(self, message_hash: str) -> Any:
+        """Return ccxt's promise of an answer; its failure counts as seen, for ccxt itself leaves some unawaited."""
+        fresh = message_hash not in self.futures
+        future = super().future(message_hash)
+        if fresh:
+            future.add_done_callback(_see)
+        return future
 
     def handle_text_or_binary_message(self, data: str | bytes) -> None:
         """Offer a raw frame to the tap, then to ccxt."""

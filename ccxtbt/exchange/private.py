@@ -12,9 +12,9 @@ import ccxt
 
 from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
 from ccxtbt.exchange.adapter import SENDER
-from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
-from ccxtbt.exchange.retry import Cure, Remedy, classify
+from ccxtbt.exchange.retry import Cure, Remedy, classify, retry_with_backoff
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,21 @@ class Private:
             since_ms = fresh[-1]["timestamp"]
 
     async def balance(self) -> dict[str, Any]:
-        """Return the account's balance as ccxt parses it."""
-        return dict(await self._connection.rest.fetch_balance())
+        """Return the account's balance as ccxt parses it.
+
+        Raises
+        ------
+        ConfigError
+            The key is wrong, or may not do this.
+        TryLaterError
+            The exchange does not answer.
+        """
+        connection = self._connection
+        fetch = retry_with_backoff(retries=connection.retries, limiter=connection.limiter)(connection.rest.fetch_balance)
+        try:
+            return dict(await fetch())
+        except Exception as error:
+            raise as_ours(error, "Reading the balance") from error
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
