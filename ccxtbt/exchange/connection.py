@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import ccxt
 
@@ -22,6 +22,7 @@ from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
@@ -229,9 +230,14 @@ class Connection:
         self, symbol: str, timeframe: str, since_ms: int | None, limit: int | None, params: dict[str, Any]
     ) -> tuple[Any, Any]:
         """Fetch one page of bars as columns, trying again where that can help."""
-        fetch = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.fetch_columns)
-        columns: tuple[Any, Any] = await fetch(symbol, timeframe, since_ms, limit, params)
+        columns: tuple[Any, Any] = await self.retrying(self.rest.fetch_columns)(
+            symbol, timeframe, since_ms, limit, params
+        )
         return columns
+
+    def retrying(self, ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        """Return a question that is asked again where that can cure its failure. Not for what creates an order."""
+        return retry_with_backoff(retries=self.retries + 1, limiter=self.limiter)(ask)
 
     @staticmethod
     def is_final(error: Exception) -> bool:
@@ -263,7 +269,7 @@ class Connection:
             self.limiter.configure(rules_from_ccxt(self.rest.rateLimit, rate=self.clock.rate))
         try:
             await self.sync_clock()
-            await retry_with_backoff(retries=self.retries, limiter=self.limiter)(self.rest.load_markets)()
+            await self.retrying(self.rest.load_markets)()
         except Exception as error:
             raise as_ours(error, f"Loading the markets of {name}") from error
         self.spawn(self._keep_clock, name="clock")
@@ -285,8 +291,7 @@ class Connection:
         """Set the clock by the exchange's, where it tells its time."""
         if not self.rest.has.get("fetchTime"):
             return
-        fetch_time = retry_with_backoff(retries=self.retries, limiter=self.limiter)(self._read_clock)
-        await fetch_time()
+        await self.retrying(self._read_clock)()
 
     async def _read_clock(self) -> None:
         sent_s = self.clock.monotonic()

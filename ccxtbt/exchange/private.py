@@ -14,7 +14,7 @@ from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, Tr
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
-from ccxtbt.exchange.retry import Cure, Remedy, classify, retry_with_backoff
+from ccxtbt.exchange.retry import Cure, Remedy, classify
 
 logger = logging.getLogger(__name__)
 
@@ -195,10 +195,8 @@ class Private:
         TryLaterError
             The exchange does not answer.
         """
-        connection = self._connection
-        fetch = retry_with_backoff(retries=connection.retries, limiter=connection.limiter)(connection.rest.fetch_balance)
         try:
-            return dict(await fetch())
+            return dict(await self._connection.retrying(self._connection.rest.fetch_balance)())
         except Exception as error:
             raise as_ours(error, "Reading the balance") from error
 

@@ -6,10 +6,10 @@ import threading
 import backtrader as bt
 import psutil
 import pytest
-from simulated import BTC
-from watching import ago, run, store_of
 
 from ccxtbt.errors import ConfigError
+from simulated import BTC
+from watching import ago, run, store_of
 
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
 

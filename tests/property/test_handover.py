@@ -39,10 +39,8 @@ def markets(draw):
         if bar.ts_ms < START_MS + split * STEP_MS:
             continue
         forming = bar._replace(close=bar.open, volume=1.0)
-        for _ in range(draw(st.integers(0, 2))):
-            frames.append((forming, False))
-        for _ in range(draw(st.integers(0, 2))):
-            frames.append((bar, True))
+        frames += [(forming, False)] * draw(st.integers(0, 2))
+        frames += [(bar, True)] * draw(st.integers(0, 2))
     swaps = draw(st.lists(st.integers(0, max(0, len(frames) - 2)), max_size=6)) if len(frames) > 1 else []
     for i in swaps:
         frames[i], frames[i + 1] = frames[i + 1], frames[i]
