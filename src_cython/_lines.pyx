@@ -157,13 +157,8 @@ cdef class Line:
     cdef inline Py_ssize_t _buflen(self) except? -1:
         return len(self.array) - self.extension
 
-    cdef int _bind(self, Py_ssize_t ago, object value) except -1:
-        for binding in self.bindings:
-            binding[ago] = value
-        return 0
-
     cdef int _push(self, object value) except -1:
-        # What forward() and line[0] = value do together.
+        # What forward() and line[0] = value do together where nothing is bound.
         if self.mode == 0 and self._idx + 1 == len(self.array):
             self.array.append(value)
             self._idx += 1
@@ -172,8 +167,6 @@ cdef class Line:
             self._seat(self._idx + 1, False)
             PySequence_SetItem(self.array, self._idx, value)
         self.lencount += 1
-        if self.bindings:
-            self._bind(0, value)
         return 0
 
     cdef int _forward(self, object value, Py_ssize_t size) except -1:
@@ -490,10 +483,10 @@ cdef class Cursor:
     cdef bint _bulk_allowed(self) except -1:
         cdef Line line
         self._ready()
-        if not self._plain() or self._ffilters:
+        if not self._plain() or self._ffilters or self._bound():
             return False
         for line in self._all:
-            if line.mode or line.bindings or line.lencount or line._buflen():
+            if line.mode or line.lencount or line._buflen():
                 return False
         return True
 
@@ -544,13 +537,24 @@ cdef class Cursor:
         self._ready()
         if not self._next_bar(&bar):
             return self._nothing()
-        self._datetime[0] = self._stamped(bar.ts_ms)
-        self._open[0] = bar.open
-        self._high[0] = bar.high
-        self._low[0] = bar.low
-        self._close[0] = bar.close
-        self._volume[0] = bar.volume
+        self._set_bar(&bar)
         return True
+
+    cdef int _set_bar(self, Bar* bar) except -1:
+        self._close[0] = bar.close
+        self._low[0] = bar.low
+        self._high[0] = bar.high
+        self._open[0] = bar.open
+        self._volume[0] = bar.volume
+        self._datetime[0] = self._stamped(bar.ts_ms)
+        return 0
+
+    cdef bint _bound(self) except -1:
+        cdef Line line
+        for line in self._all:
+            if line.bindings:
+                return True
+        return False
 
     def load(self):
         self._ready()
@@ -566,6 +570,11 @@ cdef class Cursor:
                 self._forward_all(NAN, 1)
                 self._backwards_all(1, True)
             return ret
+        if self._bound():
+            # A line of this feed may follow another one: all must have moved before the first is set.
+            self._forward_all(NAN, 1)
+            self._set_bar(&bar)
+            return True
         self._datetime._push(self._stamped(bar.ts_ms))
         self._open._push(bar.open)
         self._high._push(bar.high)

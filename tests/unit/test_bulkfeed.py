@@ -297,6 +297,16 @@ def test_a_pickled_feed_carries_columns_lines_position_and_waiting_bars():
     assert [line[0].hex() for line in copy.lines] == [line[0].hex() for line in feed.lines]
 
 
+def test_a_pickled_feed_keeps_to_the_fast_paths(monkeypatch):
+    feed = loaded(bulk(columns(5), timeframe=MINUTES))
+    feed._env = None
+    copy = pickle.loads(pickle.dumps(feed))
+    monkeypatch.delattr(bt.feed.AbstractDataBase, "_tick_fill")
+    copy.home()
+    copy.advance()
+    assert copy.tick_close == feed.lines.close.array[0]
+
+
 # Stamps
 
 
@@ -354,11 +364,21 @@ def test_months_end_with_the_calendar(stamp, early, preload):
 
 @pytest.mark.parametrize("stamp", ["open", "close", "close-1ms"])
 @pytest.mark.parametrize("preload", [True, False])
-def test_the_span_takes_bars_by_their_open_whatever_the_stamp(stamp, preload):
+@pytest.mark.parametrize("between", [[], [lambda data: False]], ids=["plain", "filtered"])
+def test_the_span_takes_bars_by_their_open_whatever_the_stamp(stamp, preload, between):
     bars = columns(200)
-    feed = BulkFeed(columns=bars, timeframe=MINUTES, stamp=stamp, **SPAN)
+    feed = BulkFeed(columns=bars, timeframe=MINUTES, stamp=stamp, filters=between, **SPAN)
     shift_ms = {"open": 0, "close": 60_000, "close-1ms": 59_999}[stamp]
     assert stamps_of([feed], preload=preload) == [[ts + shift_ms for ts in opens(bars)[30:106]]]
+
+
+@pytest.mark.parametrize("stamp", ["open", "close", "close-1ms"])
+def test_the_span_of_wall_times_of_another_zone(stamp):
+    """The columns say Berlin's wall time, an hour ahead: the same span in UTC lies an hour later in them."""
+    bars = columns(200)
+    feed = BulkFeed(columns=bars, timeframe=MINUTES, stamp=stamp, tzinput="Europe/Berlin", **SPAN)
+    shift_ms = {"open": 0, "close": 60_000, "close-1ms": 59_999}[stamp] - 3_600_000
+    assert stamps_of([feed]) == [[ts + shift_ms for ts in opens(bars)[90:166]]]
 
 
 def test_the_end_of_a_day_does_not_let_the_next_day_in():
@@ -679,14 +699,24 @@ def test_a_subclass_may_override_load():
     assert list(feed.lines.close.array) == [2 * value for value in bars[1][3]]
 
 
+@pytest.mark.parametrize("bound", [False, True])
 @pytest.mark.parametrize("mode", [{}, {"preload": False}, {"exactbars": 1}], ids=str)
-def test_a_subclass_may_add_lines(mode):
+def test_a_subclass_may_add_lines_and_bind_them(mode, bound):
+    def bind(self):
+        if bound:
+            self.lines.close.addbinding(self.lines.trades)
+
     class Wide(BulkFeed):
         lines = ("trades",)
+        __init__ = bind
 
     class WidePandas(bt.feeds.PandasData):
         lines = ("trades",)
         params = (("trades", None),)
+
+        def __init__(self):
+            super().__init__()
+            bind(self)
 
     bars = columns(40)
     results = []
@@ -698,6 +728,7 @@ def test_a_subclass_may_add_lines(mode):
         cerebro.adddata(data)
         results.append(record(cerebro))
     assert results[0] == results[1]
+    assert ("nan" in results[0]["lines"][0][7]) is not bound
 
 
 def test_ticks_can_be_set():
