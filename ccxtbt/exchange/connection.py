@@ -270,6 +270,8 @@ class Connection:
         try:
             await self.sync_clock()
             await self.retrying(self.rest.load_markets)()
+            # Once more: the first answer came late, by the time that a new connection takes.
+            await self.sync_clock()
         except Exception as error:
             raise as_ours(error, f"Loading the markets of {name}") from error
         self.spawn(self._keep_clock, name="clock")

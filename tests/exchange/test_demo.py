@@ -4,10 +4,10 @@ import csv
 import gzip
 
 import pytest
-from recording import recorded
 from rich.console import Console
 
 from ccxtbt import demo
+from recording import recorded
 
 
 @pytest.fixture
