@@ -99,7 +99,6 @@ cdef enum:
     FIELDS = 6
     WIDEST = 64
     ALL_SEEN = 63
-    NO_VOLUME = 31
 
 cdef bint SHORT = prepare_short()
 
@@ -112,7 +111,7 @@ ctypedef const char *Text
 
 cdef struct Plan:  # a layout as the loops want it
     int kind
-    int width  # list rows: positions at and after this one hold nothing wanted
+    int width  # list rows: the positions that every row has; those behind hold nothing wanted
     signed char[WIDEST] field_at  # list rows: position -> field, -1 for none
     Text[FIELDS] key
     Py_ssize_t[FIELDS] key_size
@@ -120,9 +119,6 @@ cdef struct Plan:  # a layout as the loops want it
     bint iso
     int[FIELDS] scale
     bint brief  # times and numbers are their plain decimal text, and this processor has a way for that
-    int needed  # one bit a field that every row must have
-    int last_needed  # list rows: the last position that every row must have
-    int volume_at  # list rows: the volume's position
 
 
 @cython.final
@@ -142,8 +138,6 @@ cdef class Layout:
         Unit of the opening times, or ``'iso'`` for text like ``2024-01-31T23:59:00.000Z`` (UTC where no offset stands).
     scales : sequence of five int
         Decimal places by which open, high, low, close and volume are scaled integers: the value is number / 10**scale.
-    volume_required : bool
-        False takes a row that lacks a volume (as candles of mark and index prices do) as one of volume 0.
 
     Raises
     ------
@@ -156,16 +150,15 @@ cdef class Layout:
     cdef readonly tuple path
     cdef readonly str time
     cdef readonly tuple scales
-    cdef readonly bint volume_required
     cdef Plan plan
     cdef tuple steps  # the path, its keys as UTF-8
     cdef tuple keys  # the fields' keys as UTF-8: the plan points into them
 
-    def __cinit__(self, fields, *, rows="lists", path=(), time="ms", scales=(0, 0, 0, 0, 0), volume_required=True):
+    def __cinit__(self, fields, *, rows="lists", path=(), time="ms", scales=(0, 0, 0, 0, 0)):
         cdef int i
         cdef bytes key
         self.fields, self.rows, self.path, self.time = tuple(fields), rows, tuple(path), time
-        self.scales, self.volume_required = tuple(scales), volume_required
+        self.scales = tuple(scales)
         if rows not in KINDS or time not in TIMES:
             raise ConfigError(
                 f"Layout(rows={rows!r}, time={time!r}) is unknown: rows is one of {', '.join(KINDS)}, "
@@ -180,7 +173,6 @@ cdef class Layout:
         self.plan.kind = KINDS[rows]
         self.plan.time_shift = TIMES[time]
         self.plan.iso = time == "iso"
-        self.plan.needed = ALL_SEEN if volume_required else NO_VOLUME
         self.plan.scale[0] = 0
         for i in range(5):
             self.plan.scale[i + 1] = self.scales[i]
@@ -190,8 +182,6 @@ cdef class Layout:
             if not all(type(field) is int and 0 <= field < WIDEST for field in self.fields):
                 raise ConfigError(f"Layout.fields is {self.fields!r}: rows that are lists take indices from 0 to 63.")
             self.plan.width = max(self.fields) + 1
-            self.plan.last_needed = max(self.fields if volume_required else self.fields[:5])
-            self.plan.volume_at = self.fields[5]
             for i in range(WIDEST):
                 self.plan.field_at[i] = -1
             for i in range(FIELDS):
@@ -206,7 +196,7 @@ cdef class Layout:
             self.plan.key_size[i] = PyBytes_GET_SIZE(key)
 
     def _values(self):
-        return self.fields, self.rows, self.path, self.time, self.scales, self.volume_required
+        return self.fields, self.rows, self.path, self.time, self.scales
 
     def __eq__(self, other):
         return type(other) is Layout and self._values() == (<Layout> other)._values()
@@ -217,7 +207,7 @@ cdef class Layout:
     def __repr__(self):
         return (
             f"Layout({self.fields!r}, rows={self.rows!r}, path={self.path!r}, time={self.time!r}, "
-            f"scales={self.scales!r}, volume_required={self.volume_required!r})"
+            f"scales={self.scales!r})"
         )
 
 
@@ -428,10 +418,8 @@ cdef inline const char *read_list_row(Reader *reader, const char *p, const Plan 
         at += 1
     if p[0] != c']':
         return fail(&reader.failure, NOT_CLOSED, p)
-    if at < plan.last_needed:
+    if at + 1 < plan.width:
         return fail(&reader.failure, NOT_IN_ROW, start)
-    if at < plan.volume_at:
-        reader.columns.out[5][slot] = 0.0
     return p + 1
 
 
@@ -498,10 +486,8 @@ cdef inline const char *read_dict_row(Reader *reader, const char *p, const Plan 
         p = past_space(p + 1)
     if p[0] != c'}':
         return fail(&reader.failure, NOT_CLOSED, p)
-    if seen & plan.needed != plan.needed:
-        return fail(&reader.failure, NOT_IN_ROW, start)
     if seen != ALL_SEEN:
-        reader.columns.out[5][slot] = 0.0
+        return fail(&reader.failure, NOT_IN_ROW, start)
     return p + 1
 
 
@@ -601,7 +587,7 @@ cdef const char *find_columns(
     if p[0] != c'}':
         return fail(&reader.failure, NOT_CLOSED, p)
     for field in range(FIELDS):
-        if columns[field] == NULL and plan.needed & (1 << field):
+        if columns[field] == NULL:
             return fail(&reader.failure, NOT_IN_ANSWER, p)
     return p + 1
 
@@ -643,12 +629,8 @@ cdef bint read_columns(Reader *reader, Text *columns, const Plan *plan) noexcept
     cdef int field
     cdef Py_ssize_t i
     for field in range(FIELDS):
-        if columns[field] != NULL:
-            if read_column(reader, columns[field], plan, field) == NULL:
-                return False
-        else:
-            for i in range(reader.room):
-                reader.columns.out[5][i] = 0.0
+        if read_column(reader, columns[field], plan, field) == NULL:
+            return False
     for i in range(1, reader.room):
         if reader.columns.ts_ms[i] < reader.columns.ts_ms[i - 1]:
             reader.tangled = True
@@ -1056,9 +1038,7 @@ cdef int read_odd_row(
     for field in range(FIELDS):
         # Looked up anew for each field: reading an odd item may run its own code, and that change the row.
         item = item_of(row, layout, field)
-        if item == NULL and field == 5 and not layout.volume_required:
-            out[4 * stride] = 0.0
-        elif item == NULL or value_of(item, &layout.plan, field, ts_ms, &out[(field - 1 if field else 0) * stride]):
+        if item == NULL or value_of(item, &layout.plan, field, ts_ms, &out[(field - 1 if field else 0) * stride]):
             found = repr(row)
             raise DataError(
                 f"Row {at} of {len(rows)} has no usable {FIELD_NAMES[field]}: {found[:200]}; nothing was used, so ask "

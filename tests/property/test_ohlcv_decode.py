@@ -84,7 +84,6 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
         "path": tuple(draw(st.lists(st.sampled_from(["data", "result", "XBT/USD", 0, 1, 2]), max_size=3))),
         "time": draw(st.sampled_from(["s", "ms", "us", "ns", "iso"])),
         "scales": tuple(draw(st.sampled_from([(0,) * 5, (4, 4, 4, 4, 8), (18,) * 5]))),
-        "volume_required": draw(st.booleans()),
     }
 
 

@@ -99,10 +99,6 @@ def _row(row: Any, fields: tuple[int | str, ...], kind: str) -> list[Any]:
     return [row.only(field) for field in fields]
 
 
-def _missing(row: Any, field: int | str, kind: str) -> bool:
-    return field >= len(row) if kind == "lists" else field not in dict(row)
-
-
 def _follow(found: Any, path: tuple[str | int, ...]) -> Any:
     for step in path:
         if type(step) is int:
@@ -124,7 +120,6 @@ def decode(
     path: tuple[str | int, ...] = (),
     time: str = "ms",
     scales: tuple[int, ...] = (0, 0, 0, 0, 0),
-    volume_required: bool = True,
 ) -> tuple[list[int], list[list[float]]]:
     """Times and five columns of an answer; ValueError where it is not what the layout says."""
     found = _follow(load(text), path)
@@ -132,10 +127,6 @@ def decode(
         if type(found) is not Pairs:
             raise ValueError("no columns")
         columns = [found.only(field) for field in fields]
-        if columns[5] is None and not volume_required and not _missing(found, fields[5], "dicts"):
-            raise ValueError("a null volume")
-        if columns[5] is None and not volume_required and type(columns[0]) is list:
-            columns[5] = [Number("0")] * len(columns[0])
         if any(type(column) is not list or len(column) != len(columns[0]) for column in columns):
             raise ValueError("unequal columns")
         taken = [list(values) for values in zip(*columns, strict=True)]
@@ -143,9 +134,6 @@ def decode(
         if type(found) is not list:
             raise ValueError("no rows")
         taken = [_row(row, fields, rows) for row in found]
-        for row, values in zip(found, taken, strict=True):
-            if not volume_required and _missing(row, fields[5], rows):
-                values[5] = Number("0")
     bars = [
         [time_ms(values[0], time), *(price(value, scale) for value, scale in zip(values[1:], scales, strict=True))]
         for values in taken
