@@ -12,7 +12,8 @@ if missing := [name for name in ("_bars", "_lines", "_ohlcv", "_ratelimit") if f
 
 from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed
+from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 
-__all__ = ["CCXTBroker", "CCXTFeed", "CCXTStore"]
+__all__ = ["CCXTBroker", "CCXTFeed", "CCXTOrder", "CCXTStore"]
 __version__ = "0.1.0"

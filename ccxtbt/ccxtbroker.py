@@ -9,9 +9,12 @@ from typing import Any
 import backtrader as bt
 
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
+from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
-from ccxtbt.livedesk import POLL_S, LiveDesk
+from ccxtbt.livedesk import POLL_ALONE_S, POLL_S, LiveDesk
+from ccxtbt.trading.openorders import OpenOrders
+from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
 from ccxtbt.trading.sizes import CommInfo
 
 logger = logging.getLogger(__name__)
@@ -20,12 +23,39 @@ logger = logging.getLogger(__name__)
 SIZES_IN_ORDER = ("price", "plimit", "exectype", "valid", "tradeid", "oco", "trailamount", "trailpercent")
 
 
+# backtrader's statuses -> ccxt's, for a user's own reading of an exchange's words.
+_STATUS_OF = {
+    **dict.fromkeys(("Created", "Submitted", "Accepted", "Partial"), OPEN),
+    "Completed": CLOSED,
+    "Canceled": CANCELED,
+    "Expired": EXPIRED,
+    **dict.fromkeys(("Margin", "Rejected"), REJECTED),
+}
+
+
+def _statuses_of(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a user says that an exchange's statuses mean, in ccxt's words."""
+    read = {}
+    for text, given in mapping.items():
+        meant = {
+            _STATUS_OF.get(bt.Order.Status[status] if isinstance(status, int) else str(status).capitalize())
+            for status in (given if isinstance(given, list | tuple | set) else [given])
+        }
+        if len(meant) != 1 or None in meant:
+            raise ConfigError(
+                f"order_statuses[{text!r}] = {given!r} is not one status: give bt.Order.Accepted, Completed, Canceled, "
+                "Expired or Rejected, or several that say the same of whether and how the order has ended."
+            )
+        read[str(text).lower()] = str(meant.pop())
+    return read
+
+
 class _MetaBroker(type(bt.BrokerBase)):  # type: ignore[misc]  # backtrader's metaclass
-    """Tells the first positional argument by its type: a store, or a mapping as old scripts give it."""
+    """Tells positional arguments by their types: a store, a mapping, or `debug`, as old scripts give them."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         for value in args:
-            name = "store" if isinstance(value, CCXTStore) else "broker_mapping"
+            name = "store" if isinstance(value, CCXTStore) else "debug" if isinstance(value, bool) else "broker_mapping"
             if value is not None and kwargs.setdefault(name, value) is not value:
                 raise ConfigError(f"CCXTBroker was given {name} twice: give it once, by name.")
         made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs}
@@ -49,11 +79,14 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         The account; may be given as the first positional argument.
     broker_mapping : mapping or None
         ``{'order_types': {bt.Order.Market: 'market', ...}, 'mappings': {'closed_order': {'key': ..., 'value': ...},
-        'canceled_order': {...}}}`` over what is known of the exchange; either key may be missing, others are ignored.
+        'canceled_order': {...}}, 'order_statuses': {'expired': [bt.Order.Canceled], ...}}`` over what is known of the
+        exchange; any key may be missing, others are ignored.
     check_interval : float or None
-        Longest pause, in seconds, between two looks at open orders beside the streams.
-    debug, use_websocket
-        Accepted from old scripts; streams are used wherever the exchange has them.
+        Longest pause, in seconds, between two looks at open orders; by default 10 beside the streams, 3 without.
+    use_websocket : bool
+        False: orders, fills and balances are only looked up, also where the exchange would push them.
+    debug
+        Accepted from old scripts.
 
     Raises
     ------
@@ -77,7 +110,11 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self.store: CCXTStore = self.p.store
         mapping = self.p.broker_mapping or {}
         self.order_types = {**self.order_types, **mapping.get("order_types", {})}
-        self.mappings = {**self.mappings, **mapping.get("mappings", {})}
+        self.mappings = {
+            **self.mappings,
+            **mapping.get("mappings", {}),
+            "order_statuses": _statuses_of(mapping.get("order_statuses", {})),
+        }
         # Until a run shows what its feeds are, money and CommInfos are set on backtrader's own broker.
         self._desk: Any = bt.brokers.BackBroker()
         self._no_commission = self._desk.comminfo[None]
@@ -91,9 +128,15 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         if any(data.islive() for data in feeds):
             self.store.start()
             self.store.currency = self.store.currency or self._quote_of(feeds[0])
-            poll_s = self.p.check_interval or POLL_S
+            streams = bool(self.p.use_websocket)
             self._desk = LiveDesk(
-                self.store, self.cerebro, self.order_types, self.mappings, dict(self._own_comminfo()), poll_s
+                self.store,
+                self.cerebro,
+                self.order_types,
+                self.mappings,
+                dict(self._own_comminfo()),
+                self.p.check_interval or (POLL_S if streams else POLL_ALONE_S),
+                streams=streams,
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True
@@ -130,6 +173,14 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def positions(self) -> Any:
         """Positions by data."""
         return self._desk.positions
+
+    @property
+    def open_orders(self) -> OpenOrders:
+        """Orders that are open: iterates orders, and finds them by id."""
+        if isinstance(self._desk, LiveDesk):
+            return self._desk.open_orders
+        waiting = (*self._desk.submitted, *self._desk.pending)
+        return OpenOrders(order for order in waiting if order is not None and order.alive())
 
     def getcash(self) -> float:
         """Return the money in the store's currency."""
@@ -195,39 +246,35 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         if currency is not None:
             pairs = {name: self._wallet_of(name) for name in currency}
             return {name: {"cash": cash, "value": value} for name, (cash, value) in pairs.items()}
-        return dict(self._desk.wallet.raw) if isinstance(self._desk, LiveDesk) else {}
+        return dict(self.store.wallet.raw)
 
     def buy(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
         """Order to buy; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
-        return self._order(bt.order.BuyOrder, owner, data, size, price, kwargs)
+        return self._order("buy", owner, data, size, price, kwargs)
 
     def sell(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
         """Order to sell; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
-        return self._order(bt.order.SellOrder, owner, data, size, price, kwargs)
+        return self._order("sell", owner, data, size, price, kwargs)
 
     def cancel(self, order: Any) -> Any:
         """Ask to cancel an order; its notification comes when it is done."""
         return self._desk.cancel(order)
 
-    def _order(self, kind: Any, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
+    def _order(self, side: str, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
         if not isinstance(self._desk, LiveDesk):
-            send = self._desk.buy if kind is bt.order.BuyOrder else self._desk.sell
             kwargs.pop("params", None)
-            return send(owner, data, size, price, **kwargs)
+            return getattr(self._desk, side)(owner, data, size, price, **kwargs)
         named = {name: kwargs.pop(name, None) for name in SIZES_IN_ORDER[1:]}
-        parent, transmit = kwargs.pop("parent", None), kwargs.pop("transmit", True)
+        named |= {
+            "pricelimit": named.pop("plimit"),
+            "tradeid": named["tradeid"] or 0,
+            "parent": kwargs.pop("parent", None),
+            "transmit": kwargs.pop("transmit", True),
+        }
         kwargs.pop("histnotify", None)
         params = {**kwargs.pop("params", {}), **kwargs}
-        order = kind(
-            owner=owner,
-            data=data,
-            size=size,
-            price=price,
-            pricelimit=named.pop("plimit"),
-            parent=parent,
-            transmit=transmit,
-            **{**named, "tradeid": named["tradeid"] or 0},
-        )
+        named |= {"side": side, "owner": owner, "data": data, "size": size, "price": price}
+        order = CCXTOrder(**named)
         order.addinfo(**params)
         self._desk.take(order, params)
         return order
@@ -235,7 +282,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def _wallet_of(self, currency: str) -> tuple[float, float]:
         if not isinstance(self._desk, LiveDesk):
             return self.getcash(), self.getvalue()
-        return self._desk.wallet.free(currency), self._desk.wallet.total(currency)
+        return self.store.wallet.free(currency), self.store.wallet.total(currency)
 
     def _quote_of(self, data: Any) -> str:
         return str(self.store.connection.markets[LiveDesk.source(data).p.dataname]["quote"])

@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
-from ccxtbt.bulkfeed import BulkFeed
+from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
@@ -20,7 +20,17 @@ from ccxtbt.market.pipeline import Pipeline, State
 logger = logging.getLogger(__name__)
 
 # Arguments of a feed that make its store, when no store is given.
-STORE_ARGUMENTS = ("exchange", "currency", "config", "retries", "sandbox", "endpoint", "clock", "facts")
+STORE_ARGUMENTS = (
+    "exchange",
+    "currency",
+    "config",
+    "retries",
+    "max_retries",
+    "sandbox",
+    "endpoint",
+    "clock",
+    "facts",
+)
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +54,9 @@ def _store_of(arguments: dict[str, Any]) -> CCXTStore:
     """Take from the arguments of a feed its store, or make it."""
     store = arguments.pop("store", None)
     made_of = {name: arguments.pop(name) for name in STORE_ARGUMENTS if name in arguments}
+    if store is None and set(made_of) == {"exchange"}:
+        # Only the exchange is named: the account is the one that the script has opened there.
+        store = CCXTStore.last_of(made_of["exchange"])
     if store is None and made_of.get("exchange") is not None:
         store = CCXTStore(**made_of)
     store = store or CCXTStore._singleton
@@ -89,7 +102,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     store : CCXTStore
-        The account; or ``exchange``, ``currency``, ``config``, ... to make one.
+        The account; or ``exchange``, ``currency``, ``config``, ... to make one. ``exchange`` alone names the account
+        that was last opened there, if there is one.
     backfill_start, ohlcv_limit, drop_newest, debug, check_interval
         Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
         change nothing: paging never stops short, and a forming bar is never delivered.
@@ -146,6 +160,16 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def _choose_stamp(self) -> Stamp:
+        stamp = super()._choose_stamp()
+        if self.p.stamp is None and stamp != "open" and not self.store.stamp_told:
+            self.store.stamp_told = True
+            logger.info(
+                "The datetime of a bar is its close, not its open as with other ccxt stores: seen at its open, a long "
+                "bar would tell a strategy its future. CCXTStore(stamp='open') brings the open back."
+            )
+        return stamp
 
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.

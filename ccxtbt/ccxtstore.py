@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.exchange.calls import Calls
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.facts import Facts
 from ccxtbt.inbox import Inbox, inbox_of
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
+from ccxtbt.trading.account import Wallet
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,13 @@ class _OnePerAccount(type):
         cls._singleton = store = cls._stores.setdefault(fresh.key, fresh)
         return store
 
+    def last_of(cls, exchange: str) -> Any:
+        """Return the store that was made last for an exchange; None if there is none."""
+        if cls._singleton is None:
+            return None
+        made = (cls._singleton, *reversed(cls._stores.values()))
+        return next((store for store in made if store.exchange_id == exchange), None)
+
 
 class _OnClassOrInstance:
     """A method that works on a store and, for old scripts, on the class: there it takes the last store made."""
@@ -57,8 +66,10 @@ class _OnClassOrInstance:
         return bound
 
 
-class CCXTStore(metaclass=_OnePerAccount):
+class CCXTStore(Calls, metaclass=_OnePerAccount):
     """An account at an exchange: give it to a feed and a broker, or get them from it.
+
+    Its other methods (`fetch_order`, `create_order`, ...) ask the exchange and wait for the answer: see `Calls`.
 
     Parameters
     ----------
@@ -69,7 +80,8 @@ class CCXTStore(metaclass=_OnePerAccount):
     config : dict or None
         ccxt's configuration: ``apiKey``, ``secret``, ``options``, ... It is never logged or shown.
     retries : int
-        How often a question that failed for a passing reason is asked again. Orders are never sent again blindly.
+        How often a question that failed for a passing reason is asked again; also spelled ``max_retries``. Orders are
+        never sent again blindly.
     debug : bool
         Log at DEBUG level.
     sandbox : bool
@@ -110,6 +122,7 @@ class CCXTStore(metaclass=_OnePerAccount):
         facts: Facts | None = None,
         orders: str = "live",
         stamp: str | None = None,
+        max_retries: int | None = None,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -117,7 +130,7 @@ class CCXTStore(metaclass=_OnePerAccount):
             raise ConfigError(f"orders={orders!r} is not known: say 'live' or 'always'.")
         config = dict(config or {})
         self.currency = currency
-        self.retries = retries
+        self.retries = retries if max_retries is None else max_retries
         self.debug = debug
         self.orders = orders
         self.stamp = stamp
@@ -126,11 +139,13 @@ class CCXTStore(metaclass=_OnePerAccount):
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
         self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
         self.connection = Connection(
-            Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=retries, tap=self._tap
+            Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
         )
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
         self.inbox = Inbox()
+        self.wallet = Wallet()
+        self.stamp_told = False
         self._env: Any = None
         self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
         if debug:
@@ -162,6 +177,38 @@ class CCXTStore(metaclass=_OnePerAccount):
         return self.connection.sync
 
     ccxt = exchange
+
+    @property
+    def _cash(self) -> float:
+        """What can be spent of the store's currency, as last known; asked for if nothing is known yet."""
+        return self._known_wallet().free(self.currency)
+
+    @property
+    def _value(self) -> float:
+        """What is held of the store's currency, as last known; asked for if nothing is known yet."""
+        return self._known_wallet().total(self.currency)
+
+    def get_balance(self, currency: str | None = None) -> Any:
+        """Ask for the balance; return (cash, value) in the store's currency, or what can be spent of a given one.
+
+        Raises
+        ------
+        ConfigError
+            Neither the store nor the call names a currency.
+        """
+        if currency is None and self.currency is None:
+            raise ConfigError("A balance is told in a currency: say which here, or CCXTStore(currency='USDT').")
+        self.wallet.update(self.get_wallet_balance())
+        return (self._cash, self._value) if currency is None else self.wallet.free(currency)
+
+    def getposition(self) -> float:
+        """Return what is held of the store's currency, as last known."""
+        return self._value
+
+    def _known_wallet(self) -> Wallet:
+        if not self.wallet.raw and self.exchange.check_required_credentials(False):
+            self.wallet.update(self.get_wallet_balance())
+        return self.wallet
 
     def get_granularity(self, timeframe: int, compression: int) -> str:
         """Return the exchange's text for a backtrader timeframe, such as ``'5m'``.

@@ -20,11 +20,12 @@ import backtrader as bt
 
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError
-from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Send
 from ccxtbt.trading.courier import Courier, Down, News, Up
+from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import request_of
+from ccxtbt.trading.reports import OrderFact
 from ccxtbt.trading.rules import Rules, Side
 from ccxtbt.trading.sizes import CommInfo, Position, Size, resize
 from ccxtbt.trading.states import (
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 # The safety net under the streams: how often open orders are looked up all the same, and sooner after a hint.
 POLL_S = 10.0
 HINT_S = 0.5
+# How often they are looked up where no stream is listened to.
+POLL_ALONE_S = 3.0
 
 # Finished orders are let go of in batches; the states keep 10,000 of them for late messages.
 KEEP_LEGS = 20_000
@@ -100,6 +103,8 @@ class LiveDesk(bt.BrokerBase):
         CommInfos that the user has set, by data name.
     poll_s : float
         Longest pause between two looks at open orders.
+    streams : bool
+        Listen to the account's streams where the exchange has them.
     """
 
     def __init__(
@@ -110,6 +115,8 @@ class LiveDesk(bt.BrokerBase):
         mappings: Mapping[str, Mapping[str, Any]],
         comminfo: dict[str | None, Any],
         poll_s: float = POLL_S,
+        *,
+        streams: bool = True,
     ) -> None:
         super().__init__()
         self.store = store
@@ -117,11 +124,12 @@ class LiveDesk(bt.BrokerBase):
         self.comminfo = comminfo
         self.positions: dict[Any, Position] = {}
         self.notifs: deque[Any] = deque()
-        self.wallet = Wallet()
+        self.open_orders = OpenOrders()
+        self.wallet = store.wallet
         self.startingcash = self.startingvalue = 0.0
         self._order_types = order_types
         self._poll_s = poll_s
-        self._courier = Courier(store.connection, self._put, mappings)
+        self._courier = Courier(store.connection, self._put, mappings, streams=streams)
         self._rules: dict[str, Rules] = {}
         self._opening: dict[str, Decimal] = {}
         self._books: dict[str, Book] = {}
@@ -235,7 +243,12 @@ class LiveDesk(bt.BrokerBase):
         else:
             state, told = self._states.apply(item)
             if state is not None:
-                self._tell(self._legs[state.client_id], told)
+                leg = self._legs[state.client_id]
+                if isinstance(item, OrderFact) and item.raw is not None and self._last_leg.get(leg.order.ref) is leg:
+                    leg.order.hear(item.raw)
+                self._tell(leg, told)
+                if told:
+                    self._courier.refresh_balance()
                 self._watch(state)
 
     # What strategies and observers ask
@@ -333,6 +346,7 @@ class LiveDesk(bt.BrokerBase):
         self._states.add(leg.state)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
+        order.sent(request)
         self._tell(leg, leg.state.submit())
         self._courier.send(request)
         return ""
@@ -486,6 +500,8 @@ class LiveDesk(bt.BrokerBase):
 
     def _book(self, order: Any, fill: Fill) -> None:
         """Book one fill: exact amounts in the market's book, backtrader's figures in order and position."""
+        if fill.trade_id is not None:
+            order.executed_fills.add(fill.trade_id)
         data, lot = order.data, self.rules_of(order.data).lot
         booked = self._book_of(data).fill(fill, self._rate)
         when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
@@ -564,6 +580,10 @@ class LiveDesk(bt.BrokerBase):
         self._notify(order)
 
     def _notify(self, order: Any) -> None:
+        if order.alive():
+            self.open_orders.append(order)
+        else:
+            self.open_orders.discard(order)
         # The clone moves the window of fills that a Trade is built from: one for each change.
         self.notifs.append(order.clone())
 

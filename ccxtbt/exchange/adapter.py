@@ -7,6 +7,7 @@ offered to a tap before ccxt parses them, and a subscription learns when its mes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.columns import ColumnsMixin
 from ccxtbt.exchange.limiter import AsyncThrottle, Limiter, SyncThrottle
+
+logger = logging.getLogger(__name__)
 
 # (client URL, raw frame) -> True if the frame was taken and ccxt is not to see it.
 Tap = Callable[[str, str | bytes], bool]
@@ -133,6 +136,22 @@ class AsyncMixin(CommonMixin):
 
 class SyncMixin(CommonMixin):
     """Hooks of the synchronous class, which user code calls directly."""
+
+    _clock_asked = False
+
+    def milliseconds(self) -> int:
+        """Return the exchange's time; the first call asks for it, where no connection has."""
+        clock = self.ccxtbt_hooks.clock
+        if not (clock.known or self._clock_asked):
+            self._clock_asked = True
+            sent_s = clock.monotonic()
+            try:
+                told_ms = int(self.fetch_time())  # type: ignore[attr-defined]  # ccxt's
+            except Exception as error:  # noqa: BLE001  # whatever it is, this machine's clock has to do
+                logger.debug("The exchange does not tell its time: %s", error)
+            else:
+                clock.synced(told_ms, sent_s, clock.monotonic())
+        return clock.now_ms()
 
     def throttle(self, cost: float | None = None) -> None:
         """Wait for the shared budget."""

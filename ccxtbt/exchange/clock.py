@@ -19,12 +19,18 @@ class Clock:
         run faster.
     monotonic : callable
         Returns seconds that never go back; injectable for tests.
+
+    Attributes
+    ----------
+    known : bool
+        Whether the exchange has told its time.
     """
 
-    __slots__ = ("_anchor", "_monotonic", "rate")
+    __slots__ = ("_anchor", "_monotonic", "known", "rate")
 
     def __init__(self, rate: float = 1.0, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
+        self.known = False
         self._monotonic = monotonic
         self._anchor = (time.time() * 1000.0, monotonic())
 
@@ -45,6 +51,7 @@ class Clock:
             middle is the best guess.
         """
         self._anchor = (float(server_ms), (sent_s + received_s) / 2.0)
+        self.known = True
 
     def monotonic(self) -> float:
         """Return this machine's monotonic time in seconds, as `synced` wants it."""

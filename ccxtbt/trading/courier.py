@@ -47,6 +47,8 @@ class Courier:
         Takes facts, balances and news of the stream; called on the I/O thread.
     mappings : mapping
         A user's own way to tell the end of an order.
+    streams : bool
+        Listen to the streams that the exchange has; otherwise all is looked up.
     """
 
     def __init__(
@@ -54,8 +56,11 @@ class Courier:
         connection: Connection,
         put: Callable[[News], None],
         mappings: Mapping[str, Mapping[str, Any]],
+        *,
+        streams: bool = True,
     ) -> None:
         self._connection = connection
+        self._streams = streams
         self._put = put
         self._mappings = mappings
         self._private = Private(connection, self)
@@ -78,7 +83,8 @@ class Courier:
     def follow(self) -> None:
         """Listen to the account from now on."""
         self._began_ms = self._connection.clock.now_ms()
-        self._private.follow()
+        if self._streams:
+            self._private.follow()
 
     def send(self, request: Request) -> None:
         """Send an order once; its answer comes as facts."""
@@ -95,6 +101,11 @@ class Courier:
     def fetch_balance(self) -> dict[str, Any]:
         """Return the account's balance; waits for it."""
         return self._connection.call(self._private.balance)
+
+    def refresh_balance(self) -> None:
+        """Ask for the balance where no stream pushes it."""
+        if not (self._streams and self._connection.rest.has.get("watchBalance")):
+            self._connection.post(self._refresh_balance, name="balance")
 
     # What the private streams call
 
@@ -154,6 +165,12 @@ class Courier:
             return
         for fact in facts_of(answer, client_id, self._mappings):
             self._put(fact)
+
+    async def _refresh_balance(self) -> None:
+        try:
+            self._put(await self._private.balance())
+        except TryLaterError as error:
+            logger.warning("%s", error)
 
     async def _look_up(self, orders: list[tuple[str | None, str, str]]) -> None:
         for symbol in {symbol for _, _, symbol in orders}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -44,6 +44,8 @@ class OrderFact:
         Why the exchange ended it, where it says so.
     symbol : str or None
         Market, in ccxt's name.
+    raw : mapping or None
+        The message itself, in ccxt's structure.
     """
 
     client_id: str | None = None
@@ -57,6 +59,7 @@ class OrderFact:
     fees: tuple[tuple[str, Decimal], ...] = ()
     reason: str = ""
     symbol: str | None = None
+    raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,8 @@ def order_fact(order: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any
         ccxt's order; any field may be missing.
     mappings : mapping or None
         A user's own way to tell the end of an order: `{'closed_order': {'key': ..., 'value': ...},
-        'canceled_order': ...}`. Where the order lacks the key, ccxt's status counts.
+        'canceled_order': ...}`. Where the order lacks the key, ccxt's status counts; `'order_statuses'` holds other
+        texts for it, in small letters, by their unified status.
 
     Raises
     ------
@@ -224,7 +228,7 @@ def order_fact(order: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any
         A field that should be a number is none.
     """
     written = str(order.get("status") or "").lower()
-    status = _STATUSES.get(written, written)
+    status = {**_STATUSES, **(mappings or {}).get("order_statuses", {})}.get(written, written)
     for name, ended in (("closed_order", CLOSED), ("canceled_order", CANCELED)):
         rule = (mappings or {}).get(name) or {}
         said = order.get(rule.get("key", ""))
@@ -250,6 +254,7 @@ def order_fact(order: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any
         fees=_fees(order),
         reason=reason if isinstance(reason, str) and reason != "NONE" else "",
         symbol=order.get("symbol"),
+        raw=order,
     )
 
 
