@@ -243,8 +243,9 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         return chosen
 
     def _shift(self) -> tuple[int, bool]:
-        text = self._timeframe_text()
-        if self._stamp == "open" or text is None:
+        """How far stamps lie behind opens, in ms; or 0 and that the calendar decides it bar by bar."""
+        text = None if self._stamp == "open" else self._timeframe_text()
+        if text is None:
             return 0, False
         length_ms = timeframes.parse(text).ms
         if length_ms is None:
@@ -253,8 +254,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
 
     def _stamp_of(self, open_ms: int) -> int:
         """Stamp of one bar, in ms UTC; the cursor asks where a shift does not do, in months and years."""
-        text = self._timeframe_text()
-        if self._stamp == "open" or text is None:
+        text = None if self._stamp == "open" else self._timeframe_text()
+        if text is None:
             return open_ms
         return timeframes.close_ms(text, open_ms) - (self._stamp == "close-1ms")
 

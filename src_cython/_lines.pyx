@@ -1,11 +1,14 @@
 """Backtrader's line buffers and a feed's cursor in C.
 
-`Line` goes before ``LineBuffer`` and `Cursor` after ``DataBase`` in a class statement (ccxtbt/bulkfeed.py does both).
-They hold what backtrader moves on every bar (positions, lengths) as C integers and do what it does in the same order;
-anything unusual (filters, bindings while loading in bulk, overridden methods) goes to backtrader's own methods.
-
-Nothing here creates lines or strategies: backtrader finds owners by walking Python frames, and these have none.
+The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing, and
+float64[5, n] rows open, high, low, close, volume, which stay the caller's and are read until the run is over; their
+shapes are checked by ccxtbt/bulkfeed.py. Whatever happens to lines, ticks and positions equals what backtrader's own
+methods do. All methods belong to cerebro's thread.
 """
+# `Line` goes before LineBuffer and `Cursor` after DataBase in a class statement. They hold what backtrader moves on
+# every bar (positions, lengths) as C integers; anything unusual (filters, bound lines, overridden methods) goes to
+# backtrader's own methods. Nothing here creates lines or strategies: backtrader finds their owner by walking Python
+# frames, and these functions have none.
 
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
@@ -19,19 +22,27 @@ from backtrader.feed import AbstractDataBase
 
 from ccxtbt.errors import DataError
 
-cdef int64_t DAY_MS = 86400000
-# Backtrader counts days from 0001-01-01, which is 1: 1970-01-01 is 719163.
-cdef int64_t EPOCH_DAY = 719163
+cdef enum:
+    DAY_MS = 86400000
+    # Backtrader counts days from 0001-01-01, which is 1: this is 1970-01-01.
+    EPOCH_DAY = 719163
+    STANDARD_LINES = 7
+    FIRST_ROOM = 16
+
+# Where the values of the current tick are: nowhere yet, nullified, kept one by one; from 0 on an index into the lines.
+cdef enum:
+    TICKS_UNSET = -3
+    TICKS_NONE = -2
+    TICKS_KEPT = -1
+
 cdef double QNAN = float("nan")
 cdef object NAN = QNAN
-cdef array DOUBLES = array("d")
 cdef object INFINITE = float("inf")
-cdef Py_ssize_t STANDARD_LINES = 7
-
-# Where the values of the current tick are: nowhere yet, nullified, set one by one; from 0 on an index into the lines.
-cdef Py_ssize_t TICKS_UNSET = -3
-cdef Py_ssize_t TICKS_NONE = -2
-cdef Py_ssize_t TICKS_SET = -1
+cdef array DOUBLES = array("d")
+# In the place of a tick's value that was never set.
+cdef object MISSING = object()
+# A subclass that overrides one of these gets backtrader's own loop around it.
+cdef tuple STEPS = ("load", "_load", "advance", "rewind", "_tick_fill", "_tick_nullify")
 
 
 cdef struct Bar:
@@ -96,10 +107,12 @@ cdef object _disorder(int64_t ts_ms, int64_t before_ms):
 
 
 def num_from_ms(int64_t ts_ms):
+    """Backtrader's number of a time in ms UTC: bit-identical to ``bt.date2num`` on every ms."""
     return _days(ts_ms)
 
 
 def nums_from_ms(const int64_t[::1] ts_ms, int64_t shift_ms=0):
+    """Backtrader's numbers of a column of times, each moved by `shift_ms`, as ``array('d')``."""
     cdef Py_ssize_t n = ts_ms.shape[0]
     cdef array out = _doubles(n, 0)
     if n:
@@ -109,10 +122,12 @@ def nums_from_ms(const int64_t[::1] ts_ms, int64_t shift_ms=0):
 
 
 def ms_from_num(double num):
+    """The time in ms UTC of one of backtrader's numbers, rounded to the nearest."""
     return round((num - EPOCH_DAY) * 86400000.0)
 
 
 def first_ms(double num):
+    """The first ms whose number is not below `num`: what ``fromdate`` lets in; the least int64 for -inf."""
     if num <= -1e9:
         return INT64_MIN
     if num >= 1e9:
@@ -124,6 +139,7 @@ def first_ms(double num):
 
 
 def last_ms(double num):
+    """The last ms whose number is not above `num`: what ``todate`` lets in; the greatest int64 for inf."""
     if num <= -1e9:
         return INT64_MIN
     if num >= 1e9:
@@ -295,7 +311,7 @@ cdef class Cursor:
         self._volume = lines.volume
         self._openinterest = lines.openinterest
         self._datetime = lines.datetime
-        self._own = all(getattr(kind, name) is getattr(Cursor, name) for name in _STEPS)
+        self._own = all(getattr(kind, name) is getattr(Cursor, name) for name in STEPS)
         self._all = list(lines)
         return 0
 
@@ -365,7 +381,7 @@ cdef class Cursor:
                 self._finished = True
 
     cdef int _grow(self) except -1:
-        cdef Py_ssize_t room = 2 * self._room if self._room else 16, i
+        cdef Py_ssize_t room = 2 * self._room if self._room else FIRST_ROOM, i
         cdef Bar* ring = <Bar*>realloc(self._ring, room * sizeof(Bar))
         if ring == NULL:
             raise MemoryError
@@ -392,6 +408,19 @@ cdef class Cursor:
         return 0
 
     def append(self, int64_t ts_ms, double open_, double high, double low, double close, double volume):
+        """Add one bar behind all that is there; a live run delivers it in its next pass.
+
+        Parameters
+        ----------
+        ts_ms : int
+            Open time in ms UTC.
+        open_, high, low, close, volume : float
+
+        Raises
+        ------
+        DataError
+            If the bar is not later than the last one; it was not added.
+        """
         cdef Bar bar
         bar.ts_ms = ts_ms
         bar.open = open_
@@ -414,14 +443,17 @@ cdef class Cursor:
             self._queue(bar)
 
     def finish(self):
+        """End the feed: once the bars that are there are delivered, the run is over for it."""
         self._finished = True
 
     @property
     def pending(self):
+        """How many bars are waiting to be loaded into the lines."""
         return self._stop - self._pos + self._count
 
     @property
     def last_ms(self):
+        """Open time in ms UTC of the last bar given, delivered or not; None before the first."""
         return None if self._last_ms == INT64_MIN else self._last_ms
 
     cdef bint _take(self, Bar* bar) except -1:
@@ -461,7 +493,10 @@ cdef class Cursor:
         return None if self._live and not self._finished else False
 
     def _drained(self):
-        pass
+        """Called when the last bar has been delivered and cerebro asks for more: once until bars come again.
+
+        A subclass may add bars here; they are delivered at once.
+        """
 
     cdef double _stamped(self, int64_t ts_ms) except? -1.0:
         if self._calendar_stamp:
@@ -701,7 +736,7 @@ cdef class Cursor:
             # A replayed bar changes in its place and a bounded buffer moves: the values are copied now.
             AbstractDataBase._tick_fill(self, force)
         elif force or self._ticks < 0 and (
-            self._tick_values is None or self._tick_values[0] is None or self._tick_values[0] is _MISSING
+            self._tick_values is None or self._tick_values[0] is None or self._tick_values[0] is MISSING
         ):
             self._tick_values = None
             self._ticks = self._close._idx
@@ -721,8 +756,8 @@ cdef class Cursor:
         if self._ticks >= 0:
             values = (<Line>self._tick_line(which)).array
             return values[self._ticks] if self._ticks < len(values) else None
-        value = _MISSING if self._tick_values is None else self._tick_values[which]
-        if value is _MISSING:
+        value = MISSING if self._tick_values is None else self._tick_values[which]
+        if value is MISSING:
             raise AttributeError("No bar has been delivered yet.")
         return value
 
@@ -740,8 +775,8 @@ cdef class Cursor:
     cdef int _copy_ticks(self) except -1:
         cdef Py_ssize_t i
         missing = self._ticks == TICKS_UNSET
-        self._tick_values = [_MISSING if missing else self._tick(i) for i in range(7)]
-        self._ticks = TICKS_SET
+        self._tick_values = [MISSING if missing else self._tick(i) for i in range(7)]
+        self._ticks = TICKS_KEPT
         return 0
 
     @property
@@ -833,7 +868,7 @@ cdef class Cursor:
             bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume))
         ticks = self._tick_values
         if ticks is not None:
-            ticks = [() if value is _MISSING else value for value in ticks]
+            ticks = [() if value is MISSING else value for value in ticks]
         return (
             self._columns, self._pos, self._stop, bars, self._last_ms,
             self._live, self._finished, self._busy, self._armed,
@@ -856,11 +891,6 @@ cdef class Cursor:
         self._pos, self._stop, self._last_ms = pos, stop, last_ms
         self._live, self._finished, self._busy = live, finished, busy
         self._ticks = ticks
-        self._tick_values = None if values is None else [_MISSING if value == () else value for value in values]
+        self._tick_values = None if values is None else [MISSING if value == () else value for value in values]
         # The lines may not be whole yet: they point back to the feed.
         self._share_later = armed
-
-
-cdef object _MISSING = object()
-# A subclass that overrides one of these gets backtrader's own loop around it.
-cdef tuple _STEPS = ("load", "_load", "advance", "rewind", "_tick_fill", "_tick_nullify")

@@ -113,6 +113,16 @@ def days_to_weeks_and_months(cerebro, make):
     cerebro.resampledata(data, timeframe=MONTHS)
 
 
+def days_to_weeks_by_a_calendar(cerebro, make):
+    cerebro.addcalendar(bt.TradingCalendar(holidays=[dt.date(2021, 1, 1), dt.date(2021, 1, 8)]))
+    cerebro.resampledata(make(columns(60, step_ms=DAY_MS), timeframe=DAYS), timeframe=WEEKS)
+
+
+def days_of_sessions(cerebro, make):
+    data = make(columns(200, step_ms=1_800_000), timeframe=MINUTES, compression=30, sessionend=dt.time(17, 30))
+    cerebro.resampledata(data, timeframe=DAYS)
+
+
 def replayed(timeframe, compression):
     def build(cerebro, make):
         cerebro.replaydata(make(columns(150), timeframe=MINUTES), timeframe=timeframe, compression=compression)
@@ -160,6 +170,8 @@ BUILDS = {
     "resampled to days": resampled(DAYS, 1),
     "beside its resampled": beside_resampled,
     "days to weeks and months": days_to_weeks_and_months,
+    "days to weeks by a calendar": days_to_weeks_by_a_calendar,
+    "days of sessions": days_of_sessions,
     "replayed to 5 minutes": replayed(MINUTES, 5),
     "replayed to hours": replayed(MINUTES, 60),
     "HeikinAshi": filtered(bt.filters.HeikinAshi),
@@ -264,7 +276,8 @@ def test_optimisation_in_several_processes(kwargs):
     assert optimise(bulk, maxcpus=2, **kwargs) == expected
 
 
-@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_optimisation_in_processes_that_share_nothing(method, monkeypatch):
     expected = optimise(bulk, maxcpus=1)
     if method not in multiprocessing.get_all_start_methods():
@@ -655,11 +668,9 @@ def test_any_time_zone_serves(zone):
 
 
 @pytest.mark.parametrize("bars", [0, 1, 4])
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("mode", [{}, {"preload": False}, {"exactbars": 1}, {"lookahead": 2}], ids=str)
 def test_fewer_bars_than_an_indicator_needs(bars, mode):
     """PandasData raises IndexError with runonce; both give the same without."""
-    if "oldsync" in mode and mode.get("runonce", True):
-        mode = {**mode, "runonce": False}
     results = []
     for make, extra in ((pandas, {"runonce": False}), (bulk, {})):
         cerebro = cerebro_of(settings={"period": 5}, **{**mode, **extra})
