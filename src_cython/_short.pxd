@@ -17,7 +17,6 @@ cdef extern from *:
         double *out[6]; /* by field; none for the time, field 0 */
         int64_t last_time; /* the last time taken, in the answer's unit */
         int64_t ms_per_time;
-        Py_ssize_t usual[6]; /* the length that each field's number had before */
     };
 
     #if (defined(__x86_64__) || defined(_M_X64)) && defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
@@ -57,6 +56,10 @@ cdef extern from *:
         return ccxtbt_short_ready;
     }
 
+    CCXTBT_SSSE3_INLINE unsigned ccxtbt_quotes(__m128i text) {
+        return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('"')));
+    }
+
     /* Which of 16 bytes are no digits: one bit each. */
     CCXTBT_SSSE3_INLINE unsigned ccxtbt_no_digits(__m128i text) {
         const __m128i digits = _mm_sub_epi8(text, _mm_set1_epi8('0'));
@@ -81,7 +84,7 @@ cdef extern from *:
        its digits as one integer, and how many of them follow the point; 0 for all else. Reads 16 bytes. */
     CCXTBT_SSSE3_INLINE int ccxtbt_quoted_number(const char *p, uint64_t *number, int *places) {
         const __m128i text = _mm_loadu_si128((const __m128i *)p);
-        const unsigned quotes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('"')));
+        const unsigned quotes = ccxtbt_quotes(text);
         unsigned others = ccxtbt_no_digits(text);
         int length, point;
         if (quotes == 0) return 0;
@@ -119,44 +122,29 @@ cdef extern from *:
         return length;
     }
 
-    /* Which of 16 bytes are quotes, backslashes or below a space: one bit each. */
+    /* Which of 16 bytes no plain text holds: backslashes, control characters; and those beyond ASCII, to be brief. */
     CCXTBT_SSSE3_INLINE unsigned ccxtbt_no_plain_text(__m128i text) {
         return (unsigned)_mm_movemask_epi8(_mm_or_si128(
-            _mm_or_si128(_mm_cmpeq_epi8(text, _mm_set1_epi8('"')), _mm_cmpeq_epi8(text, _mm_set1_epi8(0x5C))),
-            _mm_cmpeq_epi8(_mm_min_epu8(text, _mm_set1_epi8(31)), text)));
+            _mm_cmpeq_epi8(text, _mm_set1_epi8(0x5C)), _mm_cmplt_epi8(text, _mm_set1_epi8(32))));
     }
 
     /* The byte after the text of at most 31 bytes, or integer of at most 15, at p; else NULL. Reads 33 bytes. */
     CCXTBT_SSSE3_INLINE const char *ccxtbt_short_skip(const char *p) {
         unsigned found;
         if (*p == '"') {
-            /* Both halves always: texts around sixteen bytes would make a branch here a gamble. */
-            found = ccxtbt_no_plain_text(_mm_loadu_si128((const __m128i *)(p + 1)))
-                | ccxtbt_no_plain_text(_mm_loadu_si128((const __m128i *)(p + 17))) << 16;
+            /* Both halves always: texts around sixteen bytes would make a branch here a gamble. What follows waits for
+               the quote alone; whether the text is plain may come out later. */
+            const __m128i first = _mm_loadu_si128((const __m128i *)(p + 1));
+            const __m128i second = _mm_loadu_si128((const __m128i *)(p + 17));
+            found = ccxtbt_quotes(first) | ccxtbt_quotes(second) << 16;
             if (found == 0) return NULL;
-            p += ccxtbt_bits_low(found) + 1;
-            return *p == '"' ? p + 1 : NULL;
+            if ((ccxtbt_no_plain_text(first) | ccxtbt_no_plain_text(second) << 16) & (found ^ (found - 1))) return NULL;
+            return p + 2 + ccxtbt_bits_low(found);
         }
         found = ccxtbt_no_digits(_mm_loadu_si128((const __m128i *)p));
         if (found == 0) return NULL;
         found = (unsigned)ccxtbt_bits_low(found);
         return found != 0 && (p[0] != '0' || found == 1) ? p + found : NULL;
-    }
-
-    /* The length just found; where it is the usual one, that one instead, so that what comes next need not wait for
-       the search. Prices of an answer mostly keep their length, so the branch is foretold rightly. */
-    CCXTBT_SSSE3_INLINE Py_ssize_t ccxtbt_foretold(Py_ssize_t length, Py_ssize_t *usual) {
-    #if defined(__GNUC__)
-        Py_ssize_t guess = *usual;
-        if (__builtin_expect(length == guess, 1)) {
-            __asm__("" : "+r"(guess)); /* or the compiler would see that both are equal, and wait */
-            return guess;
-        }
-        *usual = length;
-    #else
-        (void)usual;
-    #endif
-        return length;
     }
 
     /* Read the value at p into its field, the time being field 0; the byte after it, or NULL. Reads 17 bytes. */
@@ -167,7 +155,7 @@ cdef extern from *:
         const char *stop;
         if (*p == '"') {
             length = ccxtbt_quoted_number(p + 1, &number, &places);
-            stop = p + 2 + (field < 5 ? ccxtbt_foretold(length, &columns->usual[field]) : length);
+            stop = p + 2 + length;
         } else {
             length = ccxtbt_bare_number(p, &number, &places);
             stop = p + length;
@@ -258,7 +246,6 @@ cdef extern from *:
         double *out[6]
         int64_t last_time
         int64_t ms_per_time
-        Py_ssize_t usual[6]
     bint prepare_short "ccxtbt_prepare_short"()
     Py_ssize_t count_byte "ccxtbt_count_byte"(const char *p, const char *end, char wanted) noexcept nogil
     const char *short_field "ccxtbt_short_field"(

@@ -172,10 +172,11 @@ class ColumnsMixin:
         fetch = _Fetch(None if exchange.enableLastJsonResponse else self._layouts.get(key))
         bars = await self._fetch(fetch, symbol, timeframe, since, limit, params)
         untouched = fetch.is_untouched(bars) and not fetch.doubtful
-        if fetch.columns is not None and untouched:
+        columns, fetch.columns = fetch.columns, None
+        if columns is not None and untouched:
             self.ccxtbt_counts.fast += 1
-            return fetch.columns
-        if fetch.columns is not None or fetch.doubtful:
+            return columns
+        if columns is not None or fetch.doubtful:
             logger.warning(
                 "%s: bars of %s are read row by row from now on: ccxt changes them after reading.", exchange.id, symbol
             )
@@ -194,9 +195,12 @@ class ColumnsMixin:
         armed = _FETCH.set(fetch)
         try:
             bars: list[Bar] = await exchange.fetch_ohlcv(*request)
+            unread = fetch.unread or fetch.answer is None
         finally:
             _FETCH.reset(armed)
-        if fetch.unread or fetch.answer is None:
+            # Timers of open connections keep the context for a while: the answer need not live as long.
+            fetch.body, fetch.answer = "", None
+        if unread:
             # ccxt takes an answer that is no JSON for one without bars.
             raise DataError(
                 f"{exchange.id} answered the request for {request[1]} bars of {request[0]} with what is no JSON: "

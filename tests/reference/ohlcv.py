@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -45,13 +44,19 @@ def load(text: str) -> Any:
     return json.loads(text, parse_float=Number, parse_int=Number, parse_constant=_refuse, object_pairs_hook=Pairs)
 
 
+def _parts(text: str) -> tuple[bool, int, int]:
+    """Sign, mantissa and decimal exponent of a number's text."""
+    digits, _, exponent = text.lower().lstrip("+-").partition("e")
+    whole, _, fraction = digits.partition(".")
+    return text[0] == "-", int(whole + fraction), int(exponent or 0) - len(fraction)
+
+
 def price(value: Any, scale: int) -> float:
     """A price or volume: `float()` of its text, shifted by `scale` decimal places."""
     if type(value) not in {str, Number} or not NUMBER.fullmatch(value):
         raise ValueError(f"{value!r} is no number")
-    sign, digits, exponent = Decimal(value).as_tuple()
-    mantissa = "".join(map(str, digits))
-    result = float(value) if scale == 0 else float(f"{'-' if sign else ''}{mantissa}e{int(exponent) - scale}")
+    negative, mantissa, exponent = _parts(value)
+    result = float(value) if scale == 0 else float(f"{'-' if negative else ''}{mantissa}e{exponent - scale}")
     if result in {float("inf"), float("-inf")}:
         raise ValueError(f"{value!r} is too large")
     return result
@@ -78,10 +83,9 @@ def time_ms(value: Any, unit: str) -> int:
     else:
         if type(value) not in {str, Number} or not NUMBER.fullmatch(value):
             raise ValueError(f"{value!r} is no time")
-        sign, digits, exponent = Decimal(value).as_tuple()
-        mantissa = int("".join(map(str, digits)))
-        places = int(exponent) + PLACES[unit]
-        if mantissa and (sign or len(str(mantissa)) > 19 or places > 18):
+        negative, mantissa, exponent = _parts(value)
+        places = exponent + PLACES[unit]
+        if mantissa and (negative or len(str(mantissa)) > 19 or places > 18):
             raise ValueError(f"{value!r} is no time")
         ms = mantissa * 10**places if places >= 0 else mantissa // 10 ** min(-places, 20)
     if not 0 <= ms <= LAST_MS:
