@@ -68,6 +68,7 @@ class Courier:
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
         self._began_ms = 0
+        self._balance_due = self._asking_balance = False
 
     @property
     def keyed(self) -> bool:
@@ -167,10 +168,19 @@ class Courier:
             self._put(fact)
 
     async def _refresh_balance(self) -> None:
+        # Many fills at once ask for one balance: the one after the last of them.
+        self._balance_due = True
+        if self._asking_balance:
+            return
+        self._asking_balance = True
         try:
-            self._put(await self._private.balance())
+            while self._balance_due:
+                self._balance_due = False
+                self._put(await self._private.balance())
         except TryLaterError as error:
             logger.warning("%s", error)
+        finally:
+            self._asking_balance = False
 
     async def _look_up(self, orders: list[tuple[str | None, str, str]]) -> None:
         for symbol in {symbol for _, _, symbol in orders}:
