@@ -85,7 +85,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     History from ``fromdate`` is loaded first; then, unless ``historical``, live bars follow, each closed, once and in
     order. ``notify_data`` hears DELAYED before the history, LIVE when the backlog is delivered, CONNBROKEN at a
-    break, DELAYED while what was missed is fetched, LIVE again; DISCONNECTED at the end of ``historical``.
+    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after the history, where the exchange
+    does not stream this market; DISCONNECTED at the end of ``historical`` and at ``todate``.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __init__(self) -> None:
         super().__init__()
         self._held: deque[list[Bar] | State] = deque()
-        self._history: Future[Any] | None = None
+        self._sink: _Sink | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
 
@@ -149,12 +150,18 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         super().start()
         self._held.clear()
         self.store.start()
-        for feed in [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]:
-            feed.launch()
+        feeds = [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]
         try:
+            for feed in feeds:
+                feed.launch()
             ts_ms, ohlcv = self.launch().result()
-        except Exception as error:
-            raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
+        except BaseException as error:
+            # This run ends before it has begun; the next one loads anew.
+            for feed in feeds:
+                feed._sink = None
+            if isinstance(error, Exception):
+                raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
+            raise
         self.origins = {"rest": len(ts_ms)}
         self.set_columns(ts_ms, ohlcv)
         if self.p.fromdate is not None:
@@ -179,27 +186,28 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ConfigError
             An unknown symbol or timeframe, or dates in the wrong order.
         """
-        if self._history is not None:
-            return self._history
+        if self._sink is not None:
+            return self._sink.promise
         store = self.store
         store.start()
+        sink = _Sink(self)
         pipeline = Pipeline(
             store.connection,
             None if self.p.historical else store.streams,
             self._checked_symbol(),
             timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression)),
             *self._span_ms(),
-            _Sink(self),
+            sink,
             self.p.fetch_ohlcv_params,
         )
-        self._history = Future()
+        self._sink = sink
         store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
-        return self._history
+        return sink.promise
 
     def stop(self) -> None:
         """End the run; the next one loads anew."""
         super().stop()
-        self._history = None
+        self._sink = None
 
     @property
     def expecting(self) -> bool:
@@ -220,9 +228,14 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             if self.pending or len(self) < self.buflen():
                 self._held.append(item)
             else:
-                self.put_notification(getattr(self, item.name))
+                self._tell(item)
         else:
             self._queue_bars(item)
+
+    def _tell(self, state: State) -> None:
+        if state is State.DISCONNECTED:
+            self.finish()
+        self.put_notification(getattr(self, state.name))
 
     def _queue_bars(self, bars: list[Bar]) -> None:
         for bar in bars:
@@ -235,7 +248,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         while self._held and not self.pending:
             item = self._held.popleft()
             if isinstance(item, State):
-                self.put_notification(getattr(self, item.name))
+                self._tell(item)
             else:
                 self._queue_bars(item)
         if self.p.historical:
@@ -277,33 +290,42 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __getstate__(self) -> Any:
         attributes, cursor = super().__getstate__()
         # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
-        for name in ("store", "_store", "_history"):
+        for name in ("store", "_store", "_sink"):
             attributes.pop(name, None)
         return attributes, cursor
 
 
 class _Sink:
-    """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread."""
+    """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread, for one run.
+
+    What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
+    """
 
     def __init__(self, feed: CCXTFeed) -> None:
         self._feed = feed
         self._inbox = feed.store.inbox
+        self.promise: Future[Any] = Future()
+
+    def receive(self, item: list[Bar] | State) -> None:
+        """Hand an item on; runs on cerebro's thread."""
+        if self._feed._sink is self:
+            self._feed.receive(item)
 
     def history(self, ts_ms: Any, ohlcv: Any) -> None:
-        self._feed.launch().set_result((ts_ms, ohlcv))
+        self.promise.set_result((ts_ms, ohlcv))
 
     def failed(self, error: Exception) -> None:
-        self._feed.launch().set_exception(error)
+        self.promise.set_exception(error)
 
     def bars(self, bars: list[Bar]) -> None:
-        self._inbox.put(self._feed, bars)
+        self._inbox.put(self, bars)
 
     def state(self, state: State, reason: str) -> None:
         name = self._feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
             self._feed.store.put_notification(f"{name} cannot be streamed: {reason}")
-        self._inbox.put(self._feed, state)
+        self._inbox.put(self, state)
 
     def correction(self, kept: Bar, came: Bar) -> None:
         self._feed.corrections += 1

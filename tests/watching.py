@@ -39,6 +39,7 @@ class Watcher(bt.Strategy):
     def notify_data(self, data, status, *args, **kwargs):
         self.states[data].append(data._getstatusname(status))
         self.bars_at_state[data].append(len(self.seen[data]))
+        self.look()
 
     def notify_store(self, msg, *args, **kwargs):
         self.messages.append(msg)

@@ -7,6 +7,7 @@ import logging
 from enum import Enum
 from typing import Any, Protocol
 
+from ccxtbt.errors import TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.market.handover import Bar, Handover, Span
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 SETTLE_MS = 1_000
 # A bar seen forming whose closing frame does not come within this time after its end is asked of REST.
 OVERDUE_MS = 2_000
+# A question about missing bars that failed, with all its retries, is asked again after this time.
+ASK_AGAIN_S = 1.0
 
 
 class State(Enum):
@@ -29,6 +32,7 @@ class State(Enum):
     LIVE = "LIVE"
     CONNBROKEN = "CONNBROKEN"
     NOTSUBSCRIBED = "NOTSUBSCRIBED"
+    DISCONNECTED = "DISCONNECTED"
 
 
 class Sink(Protocol):
@@ -66,7 +70,7 @@ class Pipeline:
     start_ms : int or None
         First open wanted; None: no history when live, one page of the latest bars otherwise.
     end_ms : int or None
-        First open not wanted; None: up to now.
+        First open not wanted; None: up to now, and on if there are streams.
     sink : Sink
         Where the bars go.
     """
@@ -96,19 +100,28 @@ class Pipeline:
         self._news = asyncio.Event()
         self._live = False
         self._broken = False
+        self._over = False
+        self._refusal = ""
 
     async def run(self) -> None:
-        """Deliver the history, then, if there are streams, live bars until cancelled."""
+        """Deliver the history, then, if there are streams, live bars up to `end_ms` or until cancelled."""
+        past = self._end_ms is not None and self._connection.clock.now_ms() >= self._end_ms
         try:
-            columns = await (
-                self._history_only() if self._streams is None else self._history_before_live(self._streams)
-            )
+            if self._streams is None or past:
+                columns = await self._history_only()
+            else:
+                columns = await self._history_before_live(self._streams)
+        except asyncio.CancelledError:
+            self._sink.failed(TryLaterError(f"The store stopped while {self._symbol} was loading: start it again."))
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
             self._sink.failed(error)
             return
         self._sink.history(*columns)
-        if self._streams is not None:
-            await self._follow()
+        if past:
+            self._end(State.DISCONNECTED, "todate is past")
+        elif self._streams is not None:
+            await self._follow_on()
 
     def up(self) -> None:
         """Note that frames come from now on."""
@@ -126,14 +139,19 @@ class Pipeline:
 
     def frame(self, bar: Bar, closed: bool) -> None:
         """Take a bar from the stream."""
+        if self._over:
+            return
         self._handover.frame(bar, closed)
         if self._live:
             self._deliver()
         self._news.set()
 
     def refused(self, error: Exception) -> None:
-        """Pass on that this market cannot be streamed."""
-        self._sink.state(State.NOTSUBSCRIBED, str(error))
+        """Note that this market cannot be streamed: what is known is delivered, and nothing else comes."""
+        self._refusal = str(error)
+        self._live = False
+        # Who waits for the stream need not wait longer.
+        self.up()
 
     async def _history_only(self) -> Columns:
         end_ms = await self._settled(self._connection.clock.now_ms())
@@ -160,8 +178,26 @@ class Pipeline:
         await asyncio.sleep(clock.wait_s(end_ms + SETTLE_MS))
         return end_ms
 
+    async def _follow_on(self) -> None:
+        """Follow the stream; where REST fails, what is missing is asked for again instead of loading all anew."""
+        while not self._over:
+            try:
+                await self._follow()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the bars after it are wanted
+                logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
+                self._live = False
+                self._broken = True
+                self._sink.state(State.DELAYED, f"missing bars cannot be had now: {type(error).__name__}: {error}")
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    def _end(self, state: State, reason: str) -> None:
+        """Tell that nothing more comes."""
+        self._over = True
+        self._live = False
+        self._sink.state(state, reason)
+
     async def _follow(self) -> None:
-        while True:
+        while not self._over:
             self._news.clear()
             if self._broken:
                 self._broken = False
@@ -181,6 +217,12 @@ class Pipeline:
                 if span is not None:
                     await self._ask(span)
                 continue
+            if self._refusal:
+                self._end(State.NOTSUBSCRIBED, self._refusal)
+                return
+            if self._end_ms is not None and (self._handover.expected_ms() or 0) >= self._end_ms:
+                self._end(State.DISCONNECTED, "todate is reached")
+                return
             if not self._live:
                 self._live = True
                 self._sink.state(State.LIVE, "")
@@ -188,7 +230,7 @@ class Pipeline:
 
     async def _wait_for_news(self) -> None:
         now_ms = self._connection.clock.now_ms()
-        span = self._handover.overdue(now_ms, OVERDUE_MS)
+        span = self._handover.overdue(now_ms, OVERDUE_MS) or self._unseen_end(now_ms)
         if span is not None:
             logger.info(
                 "%s %s: no closing frame came for the bars of %s; asking REST.", self._symbol, self._timeframe, span
@@ -202,6 +244,13 @@ class Pipeline:
         except TimeoutError:
             return
 
+    def _unseen_end(self, now_ms: int) -> Span | None:
+        """Return the last span before `end_ms` if its time is over and no frame has told of its bars."""
+        expected = self._handover.expected_ms()
+        if self._end_ms is None or expected is None or now_ms < self._end_ms + OVERDUE_MS:
+            return None
+        return Span(expected, self._end_ms)
+
     async def _ask(self, span: Span) -> None:
         with in_lane(Lane.LIVE):
             ts_ms, ohlcv = await self._download(span)
@@ -210,6 +259,8 @@ class Pipeline:
 
     def _deliver(self) -> None:
         bars = self._handover.release()
+        if self._end_ms is not None:
+            bars = [bar for bar in bars if bar.ts_ms < self._end_ms]
         if bars:
             self._sink.bars(bars)
         for kept, came in self._handover.corrections:
