@@ -21,7 +21,8 @@ import ccxt
 import pytest
 from ccxt.async_support.base.throttler import Throttler
 
-from ccxtbt.exchange.limiter import Limiter, Rule, rules_from_table
+from ccxtbt.exchange.limiter import Limiter, Rule
+from ccxtbt.exchange.windows import rules_from_table
 from reference.ratelimit import most_in_any_window
 
 S = 1_000_000_000

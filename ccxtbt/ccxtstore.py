@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.exchange.budgets import BudgetStats
 from ccxtbt.exchange.calls import Calls
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
@@ -209,6 +210,10 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         if not self.wallet.raw and self.exchange.check_required_credentials(False):
             self.wallet.update(self.get_wallet_balance())
         return self.wallet
+
+    def rate_limit_stats(self) -> BudgetStats:
+        """Read the budgets of requests and orders at this moment: used, waiting, frozen."""
+        return self.connection.stats()
 
     def get_granularity(self, timeframe: int, compression: int) -> str:
         """Return the exchange's text for a backtrader timeframe, such as ``'5m'``.

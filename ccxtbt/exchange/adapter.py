@@ -19,9 +19,11 @@ import ccxt.pro
 from ccxt.async_support.base.ws.client import Client
 
 from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.budgets import Budget, Key
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.columns import ColumnsMixin
-from ccxtbt.exchange.limiter import AsyncThrottle, Limiter, SyncThrottle
+from ccxtbt.exchange.counted import CountedAsync, CountedSync
+from ccxtbt.exchange.throttle import AsyncThrottle, SyncThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +51,10 @@ class Hooks:
     ----------
     clock : Clock
         The exchange's time.
-    limiter : Limiter
-        The budget of requests of this address.
-    orders : Limiter
-        The budget of orders of this key.
-    weight_per_cost : float
-        Exchange weight of one unit of ccxt's cost.
+    budget : Budget
+        What may go out from this address.
+    key : Key
+        The orders and nonces of this key.
     endpoint : str
         Gateway through which addresses are led; '' where they are the exchange's own.
     tap : callable or None
@@ -62,9 +62,8 @@ class Hooks:
     """
 
     clock: Clock
-    limiter: Limiter
-    orders: Limiter
-    weight_per_cost: float = 1.0
+    budget: Budget
+    key: Key
     endpoint: str = ""
     tap: Tap | None = None
 
@@ -117,24 +116,25 @@ class CommonMixin:
         return super().handle_errors(code, reason, own, *more)  # type: ignore[misc]  # the mixin stands before ccxt's class
 
 
-class AsyncMixin(CommonMixin):
+class AsyncMixin(CommonMixin, CountedAsync):
     """Hooks of the asynchronous class, REST and WebSocket."""
 
     def init_throttler(self, cost: float | None = None) -> None:
         """Put the shared budget where ccxt keeps its own."""
         hooks = self.ccxtbt_hooks
-        self.throttler = AsyncThrottle(hooks.limiter, factor=hooks.weight_per_cost, orders=hooks.orders)
+        factor = hooks.budget.facts.weight_per_cost
+        self.throttler = AsyncThrottle(hooks.budget.requests, factor=factor, orders=hooks.key.orders)
 
     def client(self, url: str) -> Any:
         """Return ccxt's client for `url`, tapped."""
-        client = super().client(url)  # type: ignore[misc]  # the mixin stands before ccxt's class
+        client = super().client(url)
         if not isinstance(client, TappedClient):
             client.__class__ = TappedClient
             client.tap = self.ccxtbt_hooks.tap
         return client
 
 
-class SyncMixin(CommonMixin):
+class SyncMixin(CommonMixin, CountedSync):
     """Hooks of the synchronous class, which user code calls directly."""
 
     _clock_asked = False
@@ -156,7 +156,8 @@ class SyncMixin(CommonMixin):
     def throttle(self, cost: float | None = None) -> None:
         """Wait for the shared budget."""
         hooks = self.ccxtbt_hooks
-        SyncThrottle(hooks.limiter, factor=hooks.weight_per_cost, orders=hooks.orders)(cost)
+        factor = hooks.budget.facts.weight_per_cost
+        SyncThrottle(hooks.budget.requests, factor=factor, orders=hooks.key.orders)(cost)
 
 
 def exchange_ids() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import hashlib
 import logging
 import os
 import threading
@@ -15,9 +16,10 @@ import ccxt
 
 from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, TryLaterError
 from ccxtbt.exchange import adapter
+from ccxtbt.exchange.budgets import BudgetStats, budget_of
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.facts import Facts, facts_of
-from ccxtbt.exchange.limiter import Limiter, rules_from_ccxt
+from ccxtbt.exchange.limiter import Limiter
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ T = TypeVar("T")
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
 CLOCK_SYNC_S = 600.0
 RESTART_DELAY_S = 1.0
+CLOSING_S = 0.5
+# ccxt's names of what tells one user of an exchange from another.
+CREDENTIALS = ("apiKey", "uid", "login", "accountId", "walletAddress", "privateKey", "token")
 
 
 def as_ours(error: Exception, doing: str) -> CCXTBTError:
@@ -105,21 +110,41 @@ class Connection:
         self.account = account
         self.clock = clock or Clock()
         self.facts = facts_of(account.exchange_id, facts)
-        self.limiter = Limiter.of(self.facts.rest_windows, rate=self.clock.rate)
-        self.orders = Limiter.of(self.facts.order_windows, rate=self.clock.rate, per_call=True)
-        self.limiter.on_freeze = self._frozen
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
         self._endpoint = (account.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "").rstrip("/")
-        self._hooks = adapter.Hooks(
-            self.clock, self.limiter, self.orders, self.facts.weight_per_cost, self._endpoint, tap
-        )
+        self._tap = tap
+        self._share()
         self._sync: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pid = 0
+
+    def _share(self) -> None:
+        """Join the budget of this process on the way to the exchange, and within it the key's."""
+        config = self.account.config
+        proxies = tuple(sorted((name, str(value)) for name, value in config.items() if "proxy" in name.lower()))
+        way = (self._endpoint, self.account.sandbox, proxies)
+        named = sorted((name, config[name]) for name in CREDENTIALS if config.get(name))
+        self.budget = budget_of(self.account.exchange_id, way, self.facts, self.clock.rate)
+        self._key = self.budget.key(hashlib.sha256(repr(named).encode()).hexdigest())
+        self._hooks = adapter.Hooks(self.clock, self.budget, self._key, self._endpoint, self._tap)
+
+    @property
+    def limiter(self) -> Limiter:
+        """The budget of requests, shared by all who ask this exchange from this address."""
+        return self.budget.requests
+
+    @property
+    def orders(self) -> Limiter:
+        """The budget of new orders, shared by all who use this key."""
+        return self._key.orders
+
+    def stats(self) -> BudgetStats:
+        """Read the budget at this moment."""
+        return self.budget.stats(self._key)
 
     @property
     def running(self) -> bool:
@@ -142,6 +167,7 @@ class Connection:
         if self._sync is None:
             self._sync = adapter.open_sync(self.account.exchange_id, self._config(), self._hooks)
             self._aim(self._sync)
+            self.budget.pace(self._sync.rateLimit)
             if self.markets:
                 self._sync.set_markets(list(self.markets.values()), self.rest.currencies)
         return self._sync
@@ -160,6 +186,7 @@ class Connection:
             return
         self._pid = os.getpid()
         self._tasks = set()
+        self.budget.listen(self, self._frozen)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
@@ -180,6 +207,7 @@ class Connection:
             self.call(self._close, timeout_s=timeout_s)
         except concurrent.futures.TimeoutError:
             logger.warning("%s: not all connections closed within %g s.", self.account.exchange_id, timeout_s)
+        self.budget.listen(self, None)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout_s)
         loop.close()
@@ -265,8 +293,7 @@ class Connection:
         name = self.account.exchange_id
         self.rest = adapter.open_async(name, self._config(), self._hooks)
         self._aim(self.rest)
-        if not self.facts.rest_windows:
-            self.limiter.configure(rules_from_ccxt(self.rest.rateLimit, rate=self.clock.rate))
+        self.budget.pace(self.rest.rateLimit)
         try:
             await self.sync_clock()
             await self.retrying(self.rest.load_markets)()
@@ -283,8 +310,11 @@ class Connection:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.rest is not None:
             await self.rest.close()
-        # What ccxt started of its own (ping loops, reads that were pending) ends here too.
-        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        # What ccxt started of its own ends here too: sockets of broken connections are still being closed, and get a
+        # moment for it; ping loops and pending reads are ended.
+        rest = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        if rest:
+            _, rest = await asyncio.wait(rest, timeout=CLOSING_S)
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)

@@ -20,16 +20,38 @@ class Facts:
         Request-weight limits as (weight, window in ms); empty: ccxt's own `rateLimit` is all that is known.
     weight_per_cost : float
         Exchange weight of one unit of ccxt's `cost`.
+    costs : mapping of str to float
+        ccxt's cost of endpoints, as ``'public/trades'``, where its own table is out of date.
     used_weight_header : str
-        Response header that tells the weight used in the first window; '' where there is none.
+        Response header, in small letters, that tells the weight used in the first window; '' where there is none.
     order_windows : tuple of (int, int)
-        Limits on new orders as (orders, window in ms).
+        Limits on new orders of a key as (orders, window in ms).
+    order_count_headers : tuple of (str, int)
+        Response headers, in small letters, that tell the orders counted in a window of so many ms.
+    remaining_header, reset_header : str
+        Response headers, in small letters, that tell how many requests are left, and when there will be more, in ms.
+    reset_counts_down : bool
+        The reset is told as the ms until then, not as a time.
+    limits_path : str
+        End of the address whose answer tells the limits, in Binance's form; '' where there is none.
+    safety : float
+        Share of each limit on requests that is left unused: for what others use on the same address.
+    socket_messages : tuple of (int, int) or ()
+        Messages that may be sent on one WebSocket connection as (messages, window in ms); (): no limit is known.
     page_limit : int
         Most OHLCV rows in one answer; 0: learned from the first page.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
         Most subscriptions on one connection.
+    connects_per_s : float
+        Most new connections a second, for all shards together.
+    socket_age_s : float
+        When a connection is replaced, before the exchange ends it.
+    ping_s : float
+        Longest time between two pings; a connection that says nothing for two and a half of them is dead.
+    stream_timeframes : mapping
+        ccxt's timeframe to the word that the stream has for the same bars, where ccxt's own table means other ones.
     client_id_param : str
         Name of the ccxt parameter that carries the client order id; '' where the exchange has none.
     client_id_length : int
@@ -40,11 +62,23 @@ class Facts:
 
     rest_windows: tuple[tuple[int, int], ...] = ()
     weight_per_cost: float = 1.0
+    costs: Mapping[str, float] = field(default_factory=dict)
     used_weight_header: str = ""
     order_windows: tuple[tuple[int, int], ...] = ()
+    order_count_headers: tuple[tuple[str, int], ...] = ()
+    remaining_header: str = ""
+    reset_header: str = ""
+    reset_counts_down: bool = False
+    limits_path: str = ""
+    safety: float = 0.005
+    socket_messages: tuple[int, int] | tuple[()] = (4, 1_000)
     page_limit: int = 0
     streams_per_request: int = 20
     streams_per_socket: int = 100
+    connects_per_s: float = 2.0
+    socket_age_s: float = 82_800.0
+    ping_s: float = 10.0
+    stream_timeframes: Mapping[str, str] = field(default_factory=dict)
     client_id_param: str = "clientOrderId"
     client_id_length: int = 32
     startup_options: Mapping[str, Any] = field(default_factory=dict)
@@ -56,17 +90,29 @@ DEFAULT = Facts()
 # "Klines" (limit 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order"
 # (newClientOrderId up to 36 characters of [.A-Z:/a-z0-9_-]). ccxt scales spot costs by a fifth (klines: weight 2 is
 # cost 0.4), hence `weight_per_cost`.
+# bybit: bybit-exchange.github.io, "Rate Limit Rules": the headers X-Bapi-Limit-Status and, as a time in ms,
+# X-Bapi-Limit-Reset-Timestamp. kucoin: "Rate Limit": gw-ratelimit-remaining and, in ms from now, gw-ratelimit-reset.
+# okx tells nothing in its headers (error 50011 alone), so that there ccxt's `rateLimit` is all there is.
 TABLE: Mapping[str, Facts] = {
     "binance": Facts(
         rest_windows=((6_000, 60_000),),
         weight_per_cost=5.0,
+        costs={"public/trades": 5.0, "public/historicalTrades": 5.0, "public/aggTrades": 0.8},
         used_weight_header="x-mbx-used-weight-1m",
         order_windows=((100, 10_000), (200_000, 86_400_000)),
+        order_count_headers=(("x-mbx-order-count-10s", 10_000), ("x-mbx-order-count-1d", 86_400_000)),
+        limits_path="/api/v3/exchangeInfo",
+        # Of the 5 in a second some room is left for pongs, which pass unpaced.
+        socket_messages=(4, 1_000),
         page_limit=1_000,
         streams_per_request=200,
         streams_per_socket=1_024,
         client_id_length=36,
         startup_options={"fetchMargins": False, "fetchCurrencies": False},
+    ),
+    "bybit": Facts(remaining_header="x-bapi-limit-status", reset_header="x-bapi-limit-reset-timestamp"),
+    "kucoin": Facts(
+        remaining_header="gw-ratelimit-remaining", reset_header="gw-ratelimit-reset", reset_counts_down=True
     ),
 }
 

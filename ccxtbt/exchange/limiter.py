@@ -16,69 +16,21 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 from ccxtbt._ratelimit import Gate, Rule, Ticket, Turn
 from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.lanes import LANE, ORDERS_PLACED, Lane, in_lane
+from ccxtbt.exchange.windows import ns_of_window, rules_from_ccxt, rules_from_table
 
-__all__ = [
-    "LANE",
-    "ORDERS_PLACED",
-    "AsyncThrottle",
-    "Lane",
-    "Limiter",
-    "LimiterStats",
-    "Rule",
-    "RuleStats",
-    "SyncThrottle",
-    "in_lane",
-    "rules_from_ccxt",
-    "rules_from_table",
-    "weight_per_cost",
-]
+__all__ = ["LANE", "ORDERS_PLACED", "Lane", "Limiter", "LimiterStats", "Rule", "RuleStats", "in_lane"]
 
 logger = logging.getLogger(__name__)
 
 _NS: Final = 1_000_000_000
-
-
-class Lane(IntEnum):
-    """Who goes first: an order before live data before history."""
-
-    ORDER = 0
-    LIVE = 1
-    HISTORY = 2
-
-
-LANE: ContextVar[Lane] = ContextVar("LANE", default=Lane.HISTORY)
-"""The lane in which the calls of this context run."""
-
-ORDERS_PLACED: ContextVar[float] = ContextVar("ORDERS_PLACED", default=0.0)
-"""How many orders the call of this context places: what the key's budget of orders is charged."""
-
-
-@contextmanager
-def in_lane(which: Lane, orders: float = 0.0) -> Generator[None]:
-    """Run the calls of a ``with`` block in a lane.
-
-    Parameters
-    ----------
-    which : Lane
-    orders : float, default 0.0
-        Orders that the call places.
-    """
-    lane_token = LANE.set(which)
-    orders_token = ORDERS_PLACED.set(orders)
-    try:
-        yield
-    finally:
-        ORDERS_PLACED.reset(orders_token)
-        LANE.reset(lane_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +396,7 @@ class Limiter(Gate):
         window_ms : float, optional
             Only in the rules with this window; by default in all that count weight.
         """
-        self.budget.debit(weight, self.now_ns(), 0 if window_ms is None else _window_ns(window_ms, self.rate))
+        self.budget.debit(weight, self.now_ns(), 0 if window_ms is None else ns_of_window(window_ms, self.rate))
 
     def observe_used(
         self, used: float, window_ms: float = 60_000, age_ms: float | None = None, *, per_call: bool = False
@@ -468,7 +420,7 @@ class Limiter(Gate):
         float
             What was not known: used by others, or costs here that are too low.
         """
-        window_ns = _window_ns(window_ms, self.rate)
+        window_ns = ns_of_window(window_ms, self.rate)
         age_ns = window_ns if age_ms is None else round(age_ms * 1_000_000 / self.rate)
         now_ns = self.now_ns()
         return self.budget.observe(used, window_ns, now_ns - age_ns, now_ns, per_call)
@@ -606,201 +558,8 @@ class Limiter(Gate):
             self._leave(place)
 
 
-def _window_ns(window_ms: float, rate: float) -> int:
-    """Nanoseconds here of a window of the exchange: the same for a rule and for who names it."""
-    if not 0 < rate < math.inf or not 0 < window_ms < math.inf:
-        raise ConfigError(f"a window of {window_ms!r} ms at rate {rate!r} is no length of time: both must be positive")
-    return round(window_ms * 1_000_000 / rate)
-
-
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-class AsyncThrottle:
-    """A budget in the place of ``exchange.throttler`` of ccxt's asynchronous classes.
-
-    Parameters
-    ----------
-    limiter : Limiter
-        The budget of the address (or key) that the requests count against.
-    factor : float, default 1.0
-        Weight of one unit of ccxt's cost: `weight_per_cost`.
-    lane_of : callable, optional
-        Gives the lane of the call; by default that of the context (`LANE`).
-    orders : Limiter, optional
-        The key's budget of orders, charged with what the context says the call places (`ORDERS_PLACED`).
-    """
-
-    __slots__ = ("_factor", "_lane_of", "_limiter", "_orders", "loop")
-
-    def __init__(
-        self,
-        limiter: Limiter,
-        factor: float = 1.0,
-        lane_of: Callable[[], int] = LANE.get,
-        orders: Limiter | None = None,
-    ) -> None:
-        self._limiter = limiter
-        self._lane_of = lane_of
-        self._factor = factor
-        self._orders = orders
-        # ccxt writes its event loop here when it opens.
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def __call__(self, cost: float | None = None) -> Coroutine[Any, Any, None]:
-        """Wait for a request of this cost: ``await exchange.throttler(cost)``.
-
-        Parameters
-        ----------
-        cost : float, optional
-            In ccxt's units; None is 1.
-        """
-        weight = self._factor * (1.0 if cost is None else cost)
-        if self._orders is not None and (placed := ORDERS_PLACED.get()) > 0:
-            return self._with_orders(self._orders, placed, weight)
-        return self._limiter.acquire(weight, self._lane_of())
-
-    async def _with_orders(self, orders: Limiter, placed: float, weight: float) -> None:
-        await orders.acquire(placed, Lane.ORDER)
-        if not self._limiter.try_acquire(weight, self._lane_of()):
-            await self._limiter.acquire(weight, self._lane_of())
-            # The orders go out later than they were stamped: stamp them again, now.
-            orders.debit(placed)
-
-
-class SyncThrottle:
-    """A budget in the place of the method ``exchange.throttle`` of ccxt's synchronous classes.
-
-    Parameters
-    ----------
-    limiter, factor, lane_of, orders
-        As in `AsyncThrottle`.
-    """
-
-    __slots__ = ("_factor", "_lane_of", "_limiter", "_orders")
-
-    def __init__(
-        self,
-        limiter: Limiter,
-        factor: float = 1.0,
-        lane_of: Callable[[], int] = LANE.get,
-        orders: Limiter | None = None,
-    ) -> None:
-        self._limiter = limiter
-        self._lane_of = lane_of
-        self._factor = factor
-        self._orders = orders
-
-    def __call__(self, cost: float | None = None) -> None:
-        """Block until a request of this cost may go out.
-
-        Parameters
-        ----------
-        cost : float, optional
-            In ccxt's units; None is 1.
-        """
-        weight = self._factor * (1.0 if cost is None else cost)
-        placed = ORDERS_PLACED.get() if self._orders is not None else 0.0
-        if self._orders is not None and placed > 0:
-            self._orders.acquire_blocking(placed, Lane.ORDER)
-        if not self._limiter.try_acquire(weight, self._lane_of()):
-            self._limiter.acquire_blocking(weight, self._lane_of())
-            if self._orders is not None and placed > 0:
-                self._orders.debit(placed)
-
-
-def rules_from_table(
-    table: Iterable[tuple[float, float]],
-    *,
-    margin_ms: float | None = None,
-    order_share: float = 0.01,
-    per_call: bool = False,
-    rate: float = 1.0,
-) -> tuple[Rule, ...]:
-    """Build exact windows from an exchange's published limits.
-
-    Parameters
-    ----------
-    table : iterable of (limit, window_ms)
-        All of them hold at once.
-    margin_ms : float, optional
-        Added to each window, for requests that reach the exchange at uneven speed. By default half a percent of the
-        window, at least 10 ms (but no more than a tenth of it) and at most 1 s.
-    order_share : float, default 0.01
-        Share of each limit, rounded down to whole weight, that only orders may use: history that has just used the
-        window up does not make an order wait for it.
-    per_call : bool, default False
-        The limits count calls, not weight.
-    rate : float, default 1.0
-        Exchange seconds that pass in one second here; `margin_ms` is in time here.
-
-    Returns
-    -------
-    tuple of Rule
-
-    Raises
-    ------
-    ConfigError
-        A limit or window that is not positive.
-    """
-    rules = []
-    for limit, window_ms in table:
-        window_ns = _window_ns(window_ms, rate)
-        if margin_ms is None:
-            margin_ns = min(max(window_ns // 200, 10_000_000), window_ns // 10, _NS)
-        else:
-            margin_ns = round(margin_ms * 1_000_000)
-        reserve = math.floor(limit * order_share)
-        rules.append(Rule(limit, window_ns, margin_ns=margin_ns, order_reserve=reserve, per_call=per_call))
-    return tuple(rules)
-
-
-def rules_from_ccxt(
-    rate_limit_ms: float, *, window_ms: float = 1000.0, margin_ms: float | None = None, rate: float = 1.0
-) -> tuple[Rule, ...]:
-    """Build the rule of an exchange of which only ccxt's ``rateLimit`` is known.
-
-    As many calls of cost 1 as ccxt would space over a second may go out at once, and no more in any second: a bucket
-    of that capacity would let nearly twice as many into one.
-
-    Parameters
-    ----------
-    rate_limit_ms : float
-        Milliseconds between two calls of cost 1; 0 is no limit.
-    window_ms : float, default 1000.0
-        Shortened to a multiple of `rate_limit_ms`, or lengthened to it.
-    margin_ms, rate : float, optional
-        As in `rules_from_table`.
-
-    Returns
-    -------
-    tuple of Rule
-        In units of ccxt's cost.
-    """
-    if rate_limit_ms == 0:
-        return ()
-    if not 0 < rate_limit_ms < math.inf:
-        raise ConfigError(f"rateLimit {rate_limit_ms!r} is not a number of milliseconds: give 0 or more")
-    calls = max(math.floor(window_ms / rate_limit_ms + 1e-9), 1)
-    return rules_from_table([(calls, calls * rate_limit_ms)], margin_ms=margin_ms, order_share=0.0, rate=rate)
-
-
-def weight_per_cost(limit: float, window_ms: float, rate_limit_ms: float) -> float:
-    """Weight of one unit of ccxt's cost, from a limit and ccxt's ``rateLimit``.
-
-    Parameters
-    ----------
-    limit, window_ms : float
-        What the exchange allows: 6,000 in 60,000 ms at Binance spot.
-    rate_limit_ms : float
-        ccxt's ``rateLimit``: 50 there, so that a cost of 0.4 is a weight of 2.
-
-    Returns
-    -------
-    float
-    """
-    return limit * rate_limit_ms / window_ms

@@ -17,18 +17,9 @@ import pytest
 
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange import limiter as limiter_module
-from ccxtbt.exchange.limiter import (
-    LANE,
-    AsyncThrottle,
-    Lane,
-    Limiter,
-    Rule,
-    SyncThrottle,
-    in_lane,
-    rules_from_ccxt,
-    rules_from_table,
-    weight_per_cost,
-)
+from ccxtbt.exchange.limiter import LANE, Lane, Limiter, Rule, in_lane
+from ccxtbt.exchange.throttle import AsyncThrottle, SyncThrottle
+from ccxtbt.exchange.windows import rules_from_ccxt, rules_from_table, weight_per_cost
 from reference.ratelimit import most_in_any_window
 
 MS = 1_000_000
