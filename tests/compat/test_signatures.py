@@ -11,7 +11,7 @@ from ccxtbt import CCXTBroker, CCXTFeed, CCXTOrder, CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
-from watching import ago, assert_equals_exchange, run, store_of
+from watching import ago, assert_equals_exchange, run, store_of, truth
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -288,10 +288,9 @@ def test_bars_may_carry_the_time_of_their_open(server, where):
     store = store_of(server, **({"stamp": "open"} if where == "store" else {}))
     feed = feed_of(store, server, **({"stamp": "open"} if where == "feed" else {}))
     watcher = run(store, feed, until=lambda w: feed.origins.get("ws", 0) >= 2)
-    opens = [stamp for stamp, *_ in watcher.seen[feed]]
-    market = server.exchange.markets["BTCUSDT"]
-    own = market.klines("1s", start_ms=opens[0], end_ms=opens[-1], limit=1_000, now_ms=server.clock.now_ms())
-    assert opens == [row[0] for row in own]
+    first_ms, last_ms = watcher.seen[feed][0][0], watcher.seen[feed][-1][0]
+    closes = truth(server, feed, "1s", first_ms, last_ms)
+    assert watcher.seen[feed] == [(stamp - 1_000, *bar) for stamp, *bar in closes]
 
 
 def test_the_one_deliberate_difference_is_logged_once(server, caplog):
@@ -409,6 +408,29 @@ def test_an_order_carries_what_the_exchange_says_and_each_fill_once(server):
         assert told["filled"] == 0.9
         assert told["clientOrderId"] == made.info.client_id
     assert [seen.ccxt_order["id"] for seen in watcher.orders if seen.ref == order.ref][-1] == order.ccxt_order["id"]
+
+
+def test_a_late_report_takes_nothing_back_from_an_order(server):
+    late = server.faults.delay(5.0, stream="user", event="executionReport", nth=1)
+    state = {}
+
+    def act(watcher):
+        if is_live(watcher) and not state:
+            state.update(order=watcher.buy(size=0.01), bars=len(watcher.data))
+
+    store = store_of(server)
+    # The delayed report has come ten bars of a second later.
+    watcher = run(
+        store,
+        feed_of(store, server),
+        broker=store.getbroker(),
+        act=act,
+        until=lambda w: state and has_ended(w, state["order"]) and len(w.data) >= state["bars"] + 10,
+    )
+    assert late.seen > 1
+    told = state["order"].ccxt_order
+    assert (told["status"], told["filled"], told["remaining"]) == ("closed", 0.01, 0.0)
+    assert statuses(watcher, state["order"])[-1] == "Completed"
 
 
 def test_an_order_is_made_of_three_or_seven_arguments(server):
