@@ -159,14 +159,23 @@ def test_bar_by_bar(benchmark, feed):
     backtest(benchmark, "bar by bar (preload=False), 10 datas x 2,000 bars", feed, datas=10, bars=2_000, preload=False)
 
 
+def mallopt(*, mmap_from, keep):
+    """Tell glibc from which size on memory is mapped anew, and how much freed memory it keeps; elsewhere nothing."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        mmap_threshold, trim_threshold = -3, -1
+        libc.mallopt(mmap_threshold, mmap_from)
+        libc.mallopt(trim_threshold, keep)
+
+
 @pytest.fixture
 def kept_memory():
-    """Let glibc keep what is freed, so that a round finds its pages mapped; elsewhere the faults are in the figures."""
-    if sys.platform == "linux":
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, 1 << 30)
+    mallopt(mmap_from=32 << 20, keep=1 << 30)
+
+
+@pytest.fixture
+def fresh_memory():
+    mallopt(mmap_from=1 << 20, keep=0)
 
 
 def load(benchmark, feed, rounds):
@@ -186,8 +195,9 @@ def load(benchmark, feed, rounds):
     same_end(group, (source.buflen(), source.lines.datetime.array[-1], source.lines.close.array[-1]))
 
 
+@pytest.mark.usefixtures("fresh_memory")
 def test_preload_into_fresh_memory(benchmark):
-    load(benchmark, "ccxtbt BulkFeed", rounds=1)
+    load(benchmark, "ccxtbt BulkFeed", rounds=10)
 
 
 @pytest.mark.usefixtures("kept_memory")

@@ -22,6 +22,29 @@ from backtrader.feed import AbstractDataBase
 
 from ccxtbt.errors import DataError
 
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <stdint.h>
+    #include <sys/mman.h>
+    #endif
+    /* Ask for huge pages below a large fresh buffer, as numpy does for its own: a year of minutes is 29 MB of lines,
+       and on fresh memory the page faults cost more than the copying. Only advice: the answer does not matter. */
+    static void ccxtbt_advise_huge(void *start, size_t size) {
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        if (size >= 4194304) {
+            uintptr_t low = ((uintptr_t)start + 4095) & ~(uintptr_t)4095;
+            uintptr_t high = ((uintptr_t)start + size) & ~(uintptr_t)4095;
+            (void)madvise((void *)low, high - low, MADV_HUGEPAGE);
+        }
+    #else
+        (void)start;
+        (void)size;
+    #endif
+    }
+    """
+    void advise_huge "ccxtbt_advise_huge"(void* start, size_t size) noexcept nogil
+
 cdef enum:
     DAY_MS = 86400000
     # Backtrader counts days from 0001-01-01, which is 1: this is 1970-01-01.
@@ -74,6 +97,7 @@ cdef array _doubles(Py_ssize_t n, Py_ssize_t extra):
     # n values to be set, then `extra` NaNs.
     cdef array out = clone(DOUBLES, n + extra, False)
     cdef Py_ssize_t i
+    advise_huge(out.data.as_voidptr, (n + extra) * sizeof(double))
     for i in range(n, n + extra):
         out.data.as_doubles[i] = QNAN
     return out
