@@ -71,8 +71,9 @@ def test_a_missing_core_is_said_in_one_sentence(tmp_path):
     package.mkdir()
     for name in ("__init__.py", "errors.py"):
         (package / name).write_text((ROOT / "ccxtbt" / name).read_text())
+    # Without site: an editable installation would lend it the compiled modules of this checkout.
     done = subprocess.run(
-        [sys.executable, "-c", "import ccxtbt"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-c", "import ccxtbt"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "UnbuiltError: The compiled part of ccxtbt is missing (_bars, _lines, _ohlcv, _ratelimit)" in done.stderr
