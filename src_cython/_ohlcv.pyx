@@ -12,12 +12,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcmp
 
-from _digits cimport (
-    Decimal,
-    read_decimal,
-    to_double,
-    to_integer,
-)
+from _digits cimport Decimal, read_decimal, to_double, to_integer
 from _iso cimport read_iso
 from _json cimport (
     NOT_CLOSED,
@@ -46,7 +41,6 @@ cdef extern from "Python.h":
     bint PyFloat_CheckExact(PyObject *item)
     double PyFloat_AS_DOUBLE(PyObject *item)
     bint PyLong_CheckExact(PyObject *item)
-    double PyLong_AsDouble(object item) except? -1.0
     long long PyLong_AsLongLong(PyObject *item) except? -1
     long long PyLong_AsLongLongAndOverflow(PyObject *item, int *overflow) noexcept
     bint PyList_CheckExact(PyObject *item)
@@ -254,8 +248,7 @@ cdef inline const char *read_price(Reader *reader, const char *p, int scale, dou
     cdef Decimal number
     cdef bint bare = p[0] != c'"'
     cdef const char *start = p if bare else p + 1
-    cdef const char *stop
-    stop = read_decimal(start, reader.end, bare, &number)
+    cdef const char *stop = read_decimal(start, reader.end, bare, &number)
     if stop == NULL:
         return fail(&reader.failure, NOT_NUMBER, p)
     if not to_double(&number, scale, value):
@@ -353,9 +346,7 @@ cdef inline int field_of_key(const Plan *plan, const char *key, Py_ssize_t size,
     return -1
 
 
-cdef inline const char *read_key(
-    Reader *reader, const char *p, Text *key, Py_ssize_t *size
-) noexcept nogil:
+cdef inline const char *read_key(Reader *reader, const char *p, Text *key, Py_ssize_t *size) noexcept nogil:
     """From a key's quote to the value behind its colon; gives the key's bytes, which hold no escape."""
     if p[0] != c'"':
         return fail(&reader.failure, NOT_KEY, p)
@@ -471,9 +462,7 @@ cdef const char *read_rows(Reader *reader, const char *p, const Plan *plan) noex
     return p + 1
 
 
-cdef const char *find_columns(
-    Reader *reader, const char *p, const Plan *plan, Text *columns
-) noexcept nogil:
+cdef const char *find_columns(Reader *reader, const char *p, const Plan *plan, Text *columns) noexcept nogil:
     """From the brace at `p` of a dict of columns, note where each field's list begins; return the byte after it."""
     cdef int field
     cdef const char *key = NULL
@@ -481,7 +470,6 @@ cdef const char *find_columns(
     cdef Py_ssize_t size = 0
     if p[0] != c'{':
         return fail(&reader.failure, NOT_OBJECT, p)
-    place = p
     p = past_space(p + 1)
     if p[0] != c'}':
         while True:
@@ -732,7 +720,8 @@ cdef object read_body(object body, Layout layout, bint spliced):
     if plan.kind == COLUMNS:
         for i in range(FIELDS):
             columns[i] = NULL
-        p = find_columns(&reader, p, plan, columns)
+        with nogil:
+            p = find_columns(&reader, p, plan, columns)
         if p == NULL:
             raise failed(&reader)
         # Where the times hold more commas than values, reading them fails.
@@ -797,7 +786,7 @@ def decode(body, Layout layout not None):
     ------
     DataError
         The answer is not whole, or not exactly what the layout says: null, NaN and infinity included. The message
-        names the byte. Values that the layout does not want are only checked to be JSON.
+        names the byte. Values that the layout does not want are only checked to be JSON (in bytes, not for UTF-8).
     ConfigError
         `body` is neither bytes nor str.
     """

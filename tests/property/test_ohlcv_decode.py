@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +70,25 @@ def test_halfway_cases_round_to_even(mantissa: int, exponent: int) -> None:
     body = f'[[1,{mantissa}e{exponent},"{mantissa}e{exponent}",1,1,1]]'
     _, ohlcv = _ohlcv.decode(body, LISTS)
     assert bits(ohlcv[:2, 0]) == bits([float(f"{mantissa}e{exponent}")] * 2)
+
+
+def test_seventeen_to_nineteen_digits_round_rightly_by_the_ten_thousand() -> None:
+    """Past what a double holds exactly: among so many there are some a hair above the middle of two doubles."""
+    draw = random.Random(20240229)
+    texts = []
+    for _ in range(60_000):
+        digits = str(draw.randrange(10 ** draw.randrange(16, 19), 10**19))
+        places = draw.randrange(1, 28)
+        digits = digits.rjust(places + 1, "0")
+        texts.append(f"{digits[:-places]}.{digits[-places:]}")
+    # And some exactly in the middle: an odd number of 54 bits, divided by powers of two.
+    for _ in range(5_000):
+        places = draw.randrange(1, 5)
+        digits = str((2**53 + 1 + 2 * draw.randrange(2**52)) * 5**places)
+        texts.append(f"{digits[:-places]}.{digits[-places:]}")
+    rows = [[1, *texts[i : i + 5]] for i in range(0, len(texts), 5)]
+    _, ohlcv = _ohlcv.decode(json.dumps(rows), LISTS)
+    assert bits(ohlcv.T) == bits([[float(text) for text in row[1:]] for row in rows])
 
 
 @st.composite

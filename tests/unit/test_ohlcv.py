@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import threading
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -157,6 +160,55 @@ def test_large_bodies_are_read_without_the_lock(size: int) -> None:
     for ts_ms, ohlcv in results:
         assert ts_ms.tolist() == list(range(size))
         assert ohlcv.tolist() == [[value] * size for value in wanted]
+
+
+@pytest.mark.parametrize("rows", ["lists", "columns"])
+def test_the_lock_is_released_while_a_large_body_is_read(rows: str) -> None:
+    """With no switching by time, another thread can only run meanwhile if the lock is given up."""
+    if rows == "lists":
+        body, layout = f"[{','.join([ROW] * 300_000)}]", LISTS
+    else:
+        column = f"[{','.join(['1700000000000'] * 200_000)}]"
+        body, layout = f"{{{','.join(f'{json.dumps(key)}:{column}' for key in 'tohlcv')}}}", COLUMNS
+    asked = threading.Event()
+    ran_at: list[float] = []
+
+    def other() -> None:
+        asked.wait()
+        ran_at.append(time.perf_counter())
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    thread = threading.Thread(target=other)
+    try:
+        thread.start()
+        asked.set()
+        decode(body, layout)
+        done_at = time.perf_counter()
+        thread.join(60)
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert ran_at[0] < done_at
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 3_000_000,
+        '{"a":' * 600_000,
+        f"[[1,{'9' * 1_000_000},1,1,1,1]]",
+        f"[[1,0.{'0' * 1_000_000}1,1,1,1,1]]",
+        f"[[{'1' * 1_000_000},1,1,1,1,1]]",
+        f'[[1,1,1,1,1,1,"{chr(92) * 2_000_000}"]]',
+        f"[{'[1,1,1,1,1,1],' * 200_000}",
+        "[[1,1,1,1,1,1," + '{"a":[' * 400_000,
+    ],
+)
+def test_hostile_bodies_take_no_long_time(body: str) -> None:
+    start_s = time.perf_counter()
+    with contextlib.suppress(DataError):
+        decode(body, LISTS)
+    assert time.perf_counter() - start_s < 2
 
 
 @pytest.mark.parametrize(
