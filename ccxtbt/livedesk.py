@@ -19,7 +19,7 @@ from typing import Any
 import backtrader as bt
 
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.errors import CCXTBTError, ConfigError
+from ccxtbt.errors import CCXTBTError, ConfigError, NotOfferedError
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Send
 from ccxtbt.trading.courier import Courier, Down, News, Up
@@ -202,11 +202,7 @@ class LiveDesk(bt.BrokerBase):
         """
         member = Member(order, params)
         parent = order.parent
-        if order.oco is not None:
-            self._refuse(
-                order, "oco= is not offered yet: use buy_bracket or sell_bracket, whose exits exclude each other."
-            )
-        elif parent is None and order.transmit:
+        if parent is None and order.transmit:
             self._send(member)
         elif parent is None:
             self._untransmitted[order.ref] = [member]
@@ -270,15 +266,21 @@ class LiveDesk(bt.BrokerBase):
 
     def getvalue(self, datas: Any = None) -> float:
         """Return cash and positions at the last price; of `datas`, the value of their positions alone."""
-        held = self.positions if datas is None else datas
-        value = sum(self._worth(data) for data in held)
-        return value if datas is not None else self.getcash() + value
+        if datas is not None:
+            return sum(self._worth(data) for data in datas)
+        # Of the datas that share a position, the one whose bar is the latest tells its price.
+        latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
+        return self.getcash() + sum(self._worth(data) for data in latest.values())
 
     get_value = getvalue
 
     def getposition(self, data: Any, clone: bool = True) -> Position:
-        """Return the position in a market."""
-        position = self.positions.setdefault(data, Position())
+        """Return the position in a market, which all its datas share: other timeframes, resampled ones."""
+        position = self.positions.get(data)
+        if position is None:
+            market = self._market(data)
+            same = (held for other, held in self.positions.items() if self._market(other) == market)
+            position = self.positions[data] = next(same, Position())
         return position.clone() if clone else position
 
     def orderstatus(self, order: Any) -> int:
@@ -319,7 +321,9 @@ class LiveDesk(bt.BrokerBase):
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be."""
         order = member.order
         try:
-            self._check(order)
+            # An exit protects what is held: it goes out also when its data is not LIVE.
+            if action is None:
+                self._check(order)
             rules = self.rules_of(order.data)
             request = request_of(
                 order,
@@ -331,6 +335,8 @@ class LiveDesk(bt.BrokerBase):
                 size=None if action is None else action.size,
                 triggered=action is not None and action.triggered,
             )
+            state = OrderState.of(request)
+            self._states.add(state)
         except CCXTBTError as error:
             if action is None:
                 self._refuse(order, str(error))
@@ -342,8 +348,7 @@ class LiveDesk(bt.BrokerBase):
         if action is None and not request.by_cost:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
         self._forget()
-        leg = Leg(order, OrderState.of(request), 0 if action is None else action.leg)
-        self._states.add(leg.state)
+        leg = Leg(order, state, 0 if action is None else action.leg)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
@@ -355,6 +360,8 @@ class LiveDesk(bt.BrokerBase):
         """Send an entry; its exits follow what it fills."""
         parent, *children = members
         try:
+            for member in children:
+                self._check_offered(member.order)
             rules = self.rules_of(parent.order.data)
             exits = [self._exit(member.order, rules) for member in children]
             side: Side = "buy" if parent.order.isbuy() else "sell"
@@ -551,6 +558,7 @@ class LiveDesk(bt.BrokerBase):
 
     def _check(self, order: Any) -> None:
         """Refuse what must not be sent now."""
+        self._check_offered(order)
         if not self._courier.keyed:
             raise ConfigError("There is no apiKey in the store's config: nothing can be ordered without one.")
         symbol, feed = self._symbol(order.data), self.source(order.data)
@@ -560,12 +568,36 @@ class LiveDesk(bt.BrokerBase):
                 "Wait for LIVE in notify_data, or say CCXTStore(orders='always')."
             )
 
+    @staticmethod
+    def _check_offered(order: Any) -> None:
+        """Refuse what would be sent without something that was asked for."""
+        if order.oco is not None:
+            raise NotOfferedError(
+                "oco= is not offered yet: use buy_bracket or sell_bracket, whose exits exclude each other."
+            )
+        if order.valid is not None:
+            raise NotOfferedError(
+                f"valid={order.valid!r} is not offered yet, and the order would rest for ever: leave valid out, and "
+                "cancel the order when its time is over."
+            )
+
     def _symbol(self, data: Any) -> str:
         feed = self.source(data)
         if not isinstance(feed, CCXTStore.DataCls) or feed.store is not self.store:
             name = getattr(data, "_name", data)
             raise ConfigError(f"{name!r} is no data of {self.store}: order with a data of the broker's own store.")
         return str(feed.p.dataname)
+
+    def _market(self, data: Any) -> str | int:
+        """Return what tells the market of a data: its symbol; data of another store have one of their own."""
+        try:
+            return self._symbol(data)
+        except ConfigError:
+            return id(data)
+
+    @staticmethod
+    def _age(data: Any) -> float:
+        return float(data.datetime[0]) if len(data) else 0.0
 
     def _worth(self, data: Any) -> float:
         position = self.positions.get(data)

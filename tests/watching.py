@@ -47,6 +47,7 @@ class Watcher(bt.Strategy):
 
     def notify_order(self, order):
         self.orders.append(order)
+        self.look()
 
     def notify_trade(self, trade):
         self.trades.append(trade)

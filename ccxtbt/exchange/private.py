@@ -115,7 +115,12 @@ class Private:
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
+        turned_away = "requests are held at the exchange's wish"
         while True:
+            if loop.time() + self._held_s() > deadline_s:
+                raise OrderRefusedError(
+                    f"The order could not leave within {SUBMIT_DEADLINE_S:g} s and was never sent: {turned_away}."
+                )
             sent_ms = self._connection.clock.now_ms()
             try:
                 with in_lane(Lane.ORDER, orders=1):
@@ -128,10 +133,7 @@ class Private:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
                     doubt(str(error))
                     return await self._settle(client_id, arguments[0], sent_ms)
-                if loop.time() > deadline_s:
-                    raise OrderRefusedError(
-                        f"The order was turned away for {SUBMIT_DEADLINE_S:g} s and never sent: {error}"
-                    ) from error
+                turned_away = str(error)
                 logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
                 await self._pause(cure)
             else:
@@ -204,13 +206,18 @@ class Private:
         """A subscription of the private stream has left."""
         self._sink.up()
 
+    def _held_s(self) -> float:
+        """Return for how many seconds from now no order can leave."""
+        budgets = (self._connection.limiter, self._connection.orders)
+        return max(budget.stats().frozen_s for budget in budgets) / self._connection.clock.rate
+
     async def _pause(self, cure: Cure) -> None:
         """Do what helps against an error before the same request goes out again."""
         if cure.resync_clock:
             await self._connection.sync_clock()
         if cure.remedy is Remedy.FREEZE:
             budget = self._connection.orders if cure.orders_only else self._connection.limiter
-            budget.freeze(cure.after_s / self._connection.clock.rate)
+            budget.freeze(cure.after_s)
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 

@@ -1,5 +1,6 @@
 """Orders through ccxt's real class, over real HTTP and WebSocket: each sent once, each fill counted once."""
 
+import datetime as dt
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
@@ -266,3 +267,94 @@ def test_a_run_on_history_alone_sends_nothing(server):
     fees = sum(order.executed.comm for order in made)
     assert fees == pytest.approx(0.001 * sum(abs(o.executed.size) * o.executed.price for o in made))
     assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+
+
+def test_an_entry_that_is_filled_while_bars_are_cut_off_gets_its_stop(server):
+    made = []
+
+    def enter(w):
+        price = w.data.close[0]
+        made.extend(w.buy_bracket(size=0.3, exectype=bt.Order.Market, stopprice=price * 0.9, limitprice=price * 1.1))
+        server.faults.refuse_connect(socket="market", times=0)
+        server.abort_connections("market")
+        return made
+
+    # The entry leaves while its data is LIVE; when its fill comes, the data is cut off.
+    server.faults.delay_request(5.0, path="/api/v3/order", method="POST")
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker(check_interval=0.5)
+    watcher = run(
+        store,
+        feed,
+        broker=broker,
+        act=Plan(enter).act,
+        until=lambda w: made and statuses(w, made[1])[-1:] not in ([], ["Submitted"]),
+    )
+    assert watcher.states[feed][-1] == "CONNBROKEN"
+    assert statuses(watcher, made[0])[-1] == "Completed"
+    assert statuses(watcher, made[1]) == ["Submitted", "Accepted"]
+    assert [o.type for o in server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)] == [
+        "MARKET",
+        "STOP_LOSS",
+    ]
+
+
+def test_the_datas_of_one_market_share_its_position(server):
+    store = store_of(server)
+    fine = store.getdata(dataname="BTC/USDT", name="fine", fromdate=ago(server, minutes=1), **SECONDS)
+    coarse = store.getdata(
+        dataname="BTC/USDT", name="coarse", fromdate=ago(server, minutes=10), timeframe=bt.TimeFrame.Minutes
+    )
+    held = []
+
+    def look(w):
+        held.append((float(w.getposition(fine).size), float(w.getposition(coarse).size), w.broker.getvalue()))
+
+    def sell(w):
+        look(w)
+        return w.sell(data=coarse, size=w.getposition(fine).size)
+
+    broker = store.getbroker(check_interval=0.5)
+    plan = Plan(lambda w: w.buy(data=fine, size=0.5), sell, look)
+    ready = lambda w: w.states[coarse][-1:] == ["LIVE"]  # noqa: E731
+    watcher = run(store, fine, coarse, broker=broker, act=lambda w: ready(w) and plan.act(w), until=plan.until)
+    (bought, bought_too, _), (sold, sold_too, value) = held
+    assert bought == bought_too == pytest.approx(0.4995)
+    assert sold == sold_too == 0
+    # Nothing is held, so the account is worth its money.
+    assert value == broker.getcash()
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+@pytest.mark.parametrize("bracket", [False, True])
+def test_an_order_that_is_to_expire_is_refused_and_does_not_rest_for_ever(server, bracket):
+    def step(w):
+        price, valid = w.data.close[0], dt.timedelta(minutes=5)
+        if bracket:
+            exits = {"stopprice": price * 0.8, "limitprice": price, "stopargs": {"valid": valid}}
+            return w.buy_bracket(size=0.1, price=price * 0.9, **exits)
+        return w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 0.9, valid=valid)
+
+    watcher, plan, _ = trade(server, step)
+    assert {statuses(watcher, order)[-1] for order in plan.made} == {"Rejected"}
+    assert "valid" in plan.made[0].info.reason
+    assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+
+
+def test_an_order_is_not_sent_long_after_it_was_made(server):
+    # The exchange shuts us out for longer than an order may wait.
+    server.faults.banned(retry_after_s=600, path="/api/v3/order", method="POST")
+    watcher, plan, _ = trade(server, lambda w: w.buy(size=0.5))
+    assert statuses(watcher, plan.made[0]) == ["Submitted", "Rejected"]
+    assert "never sent" in plan.made[0].info.reason
+    assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+
+
+def test_an_id_that_was_used_before_is_refused(server):
+    watcher, plan, broker = trade(
+        server, lambda w: w.buy(size=0.1, clientOrderId="mine"), lambda w: w.buy(size=0.1, clientOrderId="mine")
+    )
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Rejected"]
+    assert "in use" in plan.made[1].info.reason
+    assert_books_agree(server, watcher, broker, OPENING)
