@@ -1,6 +1,7 @@
 """The run-time subclass of an exchange's own ccxt class: our hooks and nothing else.
 
-What is hooked: the clock (`milliseconds`), the request budget (`throttler`), the WebSocket client (raw frames are
+What is hooked: the clock (`milliseconds`, `nonce`), the request budget (`throttler`; answers teach it by `fetch` and
+`on_rest_response`), the WebSocket client (raw frames are
 offered to a tap before ccxt parses them, and a subscription learns when its message has left), and, by
 `ColumnsMixin`, OHLCV answers as columns. Everything that knows an exchange stays ccxt's.
 """
@@ -9,14 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import ccxt
 import ccxt.pro
-from ccxt.async_support.base.ws.client import Client
 
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.budgets import Budget, Key
@@ -24,23 +24,14 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.columns import ColumnsMixin
 from ccxtbt.exchange.counted import CountedAsync, CountedSync
 from ccxtbt.exchange.throttle import AsyncThrottle, SyncThrottle
+from ccxtbt.exchange.wire import SENDER, WIRE, TappedClient
+
+__all__ = ["SENDER", "Hooks", "Tap", "exchange_ids", "open_async", "open_sync", "redirect"]
 
 logger = logging.getLogger(__name__)
 
 # (client URL, raw frame) -> True if the frame was taken and ccxt is not to see it.
 Tap = Callable[[str, str | bytes], bool]
-
-
-class Sender(Protocol):
-    """Who wants to know that its subscribe message has left this machine."""
-
-    def sent(self) -> None:
-        """Take the news; runs on the I/O thread."""
-
-
-# ccxt sends a subscription from callbacks that inherit the context of the `watch_*` call: this is how the message
-# that leaves is matched to the call that made it, for any exchange.
-SENDER: ContextVar[Sender | None] = ContextVar("SENDER", default=None)
 
 
 @dataclass(frozen=True)
@@ -66,38 +57,6 @@ class Hooks:
     key: Key
     endpoint: str = ""
     tap: Tap | None = None
-
-
-def _see(future: Any) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-class TappedClient(Client):
-    """ccxt's WebSocket client with a tap before its parser."""
-
-    tap: Tap | None = None
-
-    def future(self, message_hash: str) -> Any:
-        """Return ccxt's promise of an answer; its failure counts as seen, for ccxt itself leaves some unawaited."""
-        fresh = message_hash not in self.futures
-        future = super().future(message_hash)
-        if fresh:
-            future.add_done_callback(_see)
-        return future
-
-    def handle_text_or_binary_message(self, data: str | bytes) -> None:
-        """Offer a raw frame to the tap, then to ccxt."""
-        if self.tap is None or not self.tap(self.url, data):
-            super().handle_text_or_binary_message(data)
-
-    async def send(self, message: Any) -> Any:
-        """Send a message and tell the subscription that made it."""
-        result = await super().send(message)
-        sender = SENDER.get()
-        if sender is not None:
-            sender.sent()
-        return result
 
 
 class CommonMixin:
@@ -126,11 +85,16 @@ class AsyncMixin(CommonMixin, CountedAsync):
         self.throttler = AsyncThrottle(hooks.budget.requests, factor=factor, orders=hooks.key.orders)
 
     def client(self, url: str) -> Any:
-        """Return ccxt's client for `url`, tapped."""
+        """Return ccxt's client for `url` on the wire of this context, tapped."""
+        wire = WIRE.get()
+        if wire is not None and "#" not in url:
+            url = f"{url}#{wire.name}"
         client = super().client(url)
         if not isinstance(client, TappedClient):
-            client.__class__ = TappedClient
-            client.tap = self.ccxtbt_hooks.tap
+            hooks = self.ccxtbt_hooks
+            tap = None if hooks.tap is None else partial(hooks.tap, url)
+            forget = partial(self.clients.pop, url, None)  # type: ignore[attr-defined]  # ccxt's
+            TappedClient.adopt(client, hooks.budget.socket(), tap, wire, forget)
         return client
 
 

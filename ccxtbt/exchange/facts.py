@@ -106,9 +106,21 @@ TABLE: Mapping[str, Facts] = {
         socket_messages=(4, 1_000),
         page_limit=1_000,
         streams_per_request=200,
-        streams_per_socket=1_024,
+        # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
+        streams_per_socket=1_000,
         client_id_length=36,
         startup_options={"fetchMargins": False, "fetchCurrencies": False},
+    ),
+    # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
+    "okx": Facts(
+        stream_timeframes={
+            "6h": "6Hutc",
+            "12h": "12Hutc",
+            "1d": "1Dutc",
+            "1w": "1Wutc",
+            "1M": "1Mutc",
+            "3M": "3Mutc",
+        }
     ),
     "bybit": Facts(remaining_header="x-bapi-limit-status", reset_header="x-bapi-limit-reset-timestamp"),
     "kucoin": Facts(

@@ -21,10 +21,11 @@ def test_each_recorded_kline_is_read_as_ccxt_reads_it():
     for payload in binance_frames():
         message = json.loads(payload)
         data = message.get("data", message)
-        frame = read_binance(payload)
-        assert (frame is not None) == (data.get("e") == "kline")
-        if frame is None:
+        frames = read_binance(payload)
+        assert len(frames) == (data.get("e") == "kline")
+        if not frames:
             continue
+        (frame,) = frames
         kline = data["k"]
         expected = [exchange.safe_float(kline, key) for key in "ohlcv"]
         assert list(frame[3:8]) == expected
@@ -34,7 +35,7 @@ def test_each_recorded_kline_is_read_as_ccxt_reads_it():
             kline["t"],
             kline["x"],
         )
-        assert read_binance(payload.encode()) == frame
+        assert read_binance(payload.encode()) == frames
         read.append(frame)
     assert len(read) > 50
     assert {frame.closed for frame in read} == {False, True}
