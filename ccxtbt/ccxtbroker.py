@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import backtrader as bt
@@ -187,6 +188,18 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return float(self._desk.getcash())
 
     get_cash = getcash
+
+    def amount(self, currency: str) -> Decimal:
+        """Return what a live account holds of a currency, by its balance at the start and all fills since, exactly.
+
+        Raises
+        ------
+        ConfigError
+            The run is not live.
+        """
+        if not isinstance(self._desk, LiveDesk):
+            raise ConfigError(f"amount({currency!r}) is of a live account: in a backtest ask getcash().")
+        return self._desk.amount(currency)
 
     def setcash(self, cash: float) -> None:
         """Set the money with which a backtest begins; a live account's cannot be set."""

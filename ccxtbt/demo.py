@@ -49,7 +49,7 @@ class Plan:
     timeframe : Timeframe
         Length of the bars.
     history : int
-        Bars of history before the live ones; of recorded trades all that are there.
+        Lengths of bars of history before the live ones; a quiet one has no bar.
     live : int
         Live bars for which the strategy trades.
     speed : float
@@ -60,7 +60,7 @@ class Plan:
 
     symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
     timeframe: Timeframe = field(default_factory=lambda: parse("1s"))
-    history: int = 2_400
+    history: int = 3_000
     live: int = 240
     speed: float = 8.0
     seed: int = 7
@@ -104,14 +104,29 @@ def read_trades(path: Path) -> list[tuple[int, str, str, bool]]:
         missing = {"timestamp", "side", "price", "amount"} - set(rows.fieldnames or ())
         if missing:
             raise ConfigError(f"--trades {path}: no column {', '.join(sorted(missing))}; it has {rows.fieldnames}.")
-        return [(int(row["timestamp"]), row["price"], row["amount"], row["side"] == "sell") for row in rows]
+        try:
+            return [(int(row["timestamp"]), row["price"], row["amount"], row["side"] == "sell") for row in rows]
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"--trades {path}: line {rows.line_num} is no trade: {error}") from error
 
 
 def plan_of(trades: list[tuple[int, str, str, bool]], symbol: str, live: int, speed: float) -> Plan:
-    """Return the plan that goes through all of `trades` as 1m bars, the last `live` minutes of them live."""
+    """Return the plan that goes through all of `trades` as 1m bars, the last `live` minutes of them live.
+
+    Raises
+    ------
+    ConfigError
+        The symbol is none, or the trades are too few.
+    """
+    if len(symbol.split("/")) != 2:
+        raise ConfigError(f"--symbol {symbol}: give base and quote, such as XRP/ETH.")
+    if not trades:
+        raise ConfigError("--trades: the file has no trades.")
     minute = parse("1m")
     first, last = floor_ms(minute, trades[0][0]), floor_ms(minute, trades[-1][0])
     bars = (last - first) // minute.nominal_ms + 1
+    if live >= bars:
+        raise ConfigError(f"--live {live}: the trades last {bars} minutes, so at most {bars - 1} can be live.")
     return Plan((symbol,), minute, history=bars - live, live=live, speed=speed)
 
 
@@ -148,7 +163,7 @@ class SmaBrackets(bt.Strategy):
         self.closing: set[Any] = set()
         self.bars: dict[Any, list[BarRow]] = defaultdict(list)
         self.equity: list[tuple[float, float]] = []
-        self.done: list[Any] = []
+        self.done: dict[int, Any] = {}
         self.trades = 0
         self.pnl = 0.0
 
@@ -170,7 +185,7 @@ class SmaBrackets(bt.Strategy):
             self.open_orders[order.data][order.ref] = order
         else:
             self.open_orders[order.data].pop(order.ref, None)
-            self.done.append(order)
+            self.done[order.ref] = order
 
     def notify_trade(self, trade: Any) -> None:
         if trade.isclosed:
@@ -233,6 +248,7 @@ class Report:
     table: Table
     faults: list[str]
     strategy: SmaBrackets
+    live_ms: int  # the first bar after the history opens here
 
 
 def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
@@ -280,31 +296,34 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
             store.stop()
     finally:
         server.stop()
-    return audit(plan, exchange, account, strategy)
+    return audit(plan, exchange, account, strategy, live_ms)
 
 
-def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBrackets) -> Report:
+def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBrackets, live_ms: int) -> Report:
     """Hold what the strategy saw and what its broker believes against the exchange's own books."""
     faults: list[str] = []
     table = Table(title="The run, and the exchange's own books beside it")
-    for heading in ("market", "bars", "by origin", "orders", "fills", "fees", "position", "exchange's"):
+    for heading in ("market", "bars", "by origin", "orders", "fills", "fees", "position", "held", "exchange's"):
         table.add_column(heading, justify="left" if heading == "market" else "right", no_wrap=True)
     broker = strategy.broker
     for data in strategy.datas:
         base, quote = data._name.split("/")
         market = exchange.markets[base + quote]
-        wrong = compare_bars(plan, market, strategy.bars[data], exchange.clock.now_ms())
+        first_ms = live_ms - plan.history * plan.bar_ms
+        wrong = compare_bars(plan, market, strategy.bars[data], first_ms, exchange.clock.now_ms())
         faults += [f"{data._name}: {text}" for text in wrong]
-        orders = [order for order in strategy.done if order.data is data]
+        orders = [order for order in strategy.done.values() if order.data is data]
         fills = exchange.my_trades(account, market.spec.symbol, limit=1_000)
         booked = sum(len(order.executed.exbits) for order in orders)
         if booked != len(fills):
             faults.append(f"{data._name}: the broker booked {booked} fills, the exchange {len(fills)}")
-        position = Decimal(str(broker.getposition(data).size))
+        position, booked_base = Decimal(str(broker.getposition(data).size)), broker.amount(base)
         held = account.balance(base).total
-        step = market.spec.step_size
-        if abs(position - held) >= step:
-            faults.append(f"{data._name}: the broker holds {position} {base}, the exchange {held}")
+        # What a fee leaves of a lot no order can sell: it is held, and in no position.
+        if booked_base != held or not 0 <= held - position < market.spec.step_size:
+            faults.append(
+                f"{data._name}: the broker holds {booked_base} {base} ({position} in lots), the exchange {held}"
+            )
         fees: dict[str, Decimal] = defaultdict(Decimal)
         for fill in fills:
             fees[fill.commission_asset] += fill.commission
@@ -316,24 +335,28 @@ def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBracket
             str(booked),
             ", ".join(f"{fee:.8f} {asset}" for asset, fee in fees.items()) or "-",
             f"{position:f}",
+            f"{booked_base.normalize():f}",
             f"{held.normalize():f}",
         )
-    cash = Decimal(str(broker.getcash()))
+    cash = broker.amount(quote)
     quote_held = account.balance(quote).total
-    if abs(cash - quote_held) >= Decimal("1e-6"):
+    if cash != quote_held:
         faults.append(f"the broker's cash is {cash} {quote}, the exchange's {quote_held}")
     table.caption = (
         f"{strategy.trades} trades closed, PnL {strategy.pnl:+.4f} {quote}; "
         f"cash {cash:.8f} {quote}, at the exchange {quote_held:.8f}"
     )
-    return Report(table, faults, strategy)
+    return Report(table, faults, strategy, live_ms)
 
 
-def compare_bars(plan: Plan, market: Market, seen: list[BarRow], now_ms: int) -> list[str]:
-    """Return how the bars that a strategy saw differ from the exchange's klines: missing, doubled or different."""
+def compare_bars(plan: Plan, market: Market, seen: list[BarRow], first_ms: int, now_ms: int) -> list[str]:
+    """Return how the bars that a strategy saw differ from the exchange's klines: missing, doubled or different.
+
+    Compared are the bars that open from `first_ms` on, up to the last one seen.
+    """
     if not seen:
         return ["no bars came"]
-    first_ms, last_ms = seen[0][0] - plan.bar_ms, seen[-1][0] - plan.bar_ms
+    last_ms = seen[-1][0] - plan.bar_ms
     truth: dict[int, BarRow] = {}
     since_ms = first_ms
     while since_ms <= last_ms:
@@ -351,7 +374,9 @@ def compare_bars(plan: Plan, market: Market, seen: list[BarRow], now_ms: int) ->
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write a picture of the run: prices with entries and exits, and the account's value below.
+    """Write a picture of the live part: prices with entries and exits, and the account's value below.
+
+    A tenth of it is the end of the history, before the dotted line.
 
     Raises
     ------
@@ -360,22 +385,27 @@ def draw(report: Report, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # an extra, and slow to import
 
-    strategy = report.strategy
+    strategy, live_ms = report.strategy, report.live_ms
+    last_ms = max(bars[-1][0] for bars in strategy.bars.values())
+    since_ms = live_ms - (last_ms - live_ms) // 9
     figure = Figure(figsize=(12, 3 * (len(strategy.datas) + 1)), layout="constrained")
     axes = figure.subplots(len(strategy.datas) + 1, 1)
     for axis, data in zip(axes, strategy.datas, strict=False):
-        bars = strategy.bars[data]
+        bars = [bar for bar in strategy.bars[data] if bar[0] > since_ms]
         axis.plot([when(bar[0]) for bar in bars], [bar[4] for bar in bars], color="0.35", linewidth=0.8)
-        for order in strategy.done:
+        for order in strategy.done.values():
             if order.data is not data or not order.executed.size:
                 continue
             marker, colour = ("^", "tab:green") if order.isbuy() else ("v", "tab:red")
             at = when(round((order.executed.dt - 719_163) * 86_400_000))
             axis.plot(at, order.executed.price, marker=marker, color=colour, markersize=8)
         axis.set_title(data._name, loc="left")
-    stamps = [when(round((at - 719_163) * 86_400_000)) for at, _ in strategy.equity]
-    axes[-1].plot(stamps, [value for _, value in strategy.equity], color="tab:blue", linewidth=1)
+    worth = [(round((at - 719_163) * 86_400_000), value) for at, value in strategy.equity]
+    worth = [(ms, value) for ms, value in worth if ms > since_ms]
+    axes[-1].plot([when(ms) for ms, _ in worth], [value for _, value in worth], color="tab:blue", linewidth=1)
     axes[-1].set_title("value of the account", loc="left")
+    for axis in axes:
+        axis.axvline(when(live_ms), color="0.6", linestyle=":")
     figure.savefig(path, dpi=110)
 
 

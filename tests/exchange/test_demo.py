@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from ccxtbt import demo
+from ccxtbt.errors import ConfigError
 from recording import recorded
 
 
@@ -50,7 +51,40 @@ def test_a_judge_that_finds_a_difference_says_so():
     now_ms = exchange.clock.now_ms()
     rows = market.klines("1s", start_ms=now_ms - 60_000, end_ms=now_ms - 1_000, limit=1_000, now_ms=now_ms)
     seen = [(row[0] + 1_000, *map(float, row[1:6])) for row in rows]
-    assert demo.compare_bars(plan, market, seen, now_ms) == []
-    assert "no bar of" in demo.compare_bars(plan, market, seen[:5] + seen[6:], now_ms)[0]
-    assert "2 times" in demo.compare_bars(plan, market, [*seen[:5], seen[4], *seen[5:]], now_ms)[0]
-    assert "the exchange has" in demo.compare_bars(plan, market, [(*seen[0][:5], 1e9), *seen[1:]], now_ms)[0]
+
+    def compare(bars):
+        return demo.compare_bars(plan, market, bars, now_ms - 60_000, now_ms)
+
+    assert compare(seen) == []
+    assert "no bar of" in compare(seen[1:])[0]
+    assert "no bar of" in compare(seen[:5] + seen[6:])[0]
+    assert "2 times" in compare([*seen[:5], seen[4], *seen[5:]])[0]
+    assert "the exchange has" in compare([(*seen[0][:5], 1e9), *seen[1:]])[0]
+
+
+@pytest.mark.parametrize("seed", [7, 1, 2, 3])
+def test_the_history_of_a_seeded_run_has_2000_bars_of_each_symbol(seed):
+    plan = demo.Plan(seed=seed)
+    exchange = demo.seeded_exchange(plan)
+    now_ms = exchange.clock.now_ms()
+    for market in exchange.markets.values():
+        since_ms, bars = now_ms - plan.history * plan.bar_ms, 0
+        while rows := market.klines("1s", start_ms=since_ms, end_ms=now_ms, limit=1_000, now_ms=now_ms):
+            since_ms, bars = rows[-1][0] + 1, bars + len(rows)
+        assert bars >= 2_000
+
+
+@pytest.mark.parametrize(
+    ("lines", "symbol", "live", "sentence"),
+    [
+        ([], "XRP/ETH", 1, "no trades"),
+        (["x,buy,1,1"], "XRP/ETH", 1, "line 2 is no trade"),
+        (["60000,buy,1,1"], "XRPETH", 1, "base and quote"),
+        (["60000,buy,1,1"], "XRP/ETH", 1, "at most 0"),
+    ],
+)
+def test_trades_that_cannot_be_replayed_are_said(tmp_path, lines, symbol, live, sentence):
+    file = tmp_path / "trades.csv"
+    file.write_text("\n".join(["timestamp,side,price,amount", *lines]))
+    with pytest.raises(ConfigError, match=sentence):
+        demo.plan_of(demo.read_trades(file), symbol, live, 20.0)
