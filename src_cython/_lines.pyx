@@ -336,7 +336,7 @@ cdef class Cursor:
         self._openinterest = lines.openinterest
         self._datetime = lines.datetime
         self._own = all(getattr(kind, name) is getattr(Cursor, name) for name in STEPS)
-        self._all = list(lines)
+        self._all = [<Line?>line for line in lines]
         return 0
 
     cdef inline int _ready(self) except -1:
@@ -775,6 +775,7 @@ cdef class Cursor:
         self._fill_ticks(force)
 
     cdef object _tick(self, Py_ssize_t which):
+        self._ready()
         if self._ticks == TICKS_NONE:
             return None
         if self._ticks >= 0:
