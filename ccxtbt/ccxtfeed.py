@@ -15,6 +15,7 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
+from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, State
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         try:
             for feed in feeds:
                 feed.launch()
-            ts_ms, ohlcv = self.launch().result()
+            ts_ms, ohlcv = self.store.outcome(self.launch(), empty())
         except BaseException as error:
             # This run ends before it has begun; the next one loads anew.
             for feed in feeds:

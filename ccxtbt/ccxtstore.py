@@ -7,7 +7,8 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.budgets import BudgetStats
@@ -21,6 +22,8 @@ from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.trading.account import Wallet
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Longest sleep of cerebro's thread with nothing to do; also how long a `cerebro.runstop()` from another thread waits.
 PATIENCE_S = 0.25
@@ -65,6 +68,30 @@ class _OnClassOrInstance:
 
         bound.__doc__ = self._method.__doc__
         return bound
+
+
+class _Run:
+    """The `run` of a cerebro that has a store of ours: whichever way a run ends, its stores end with it.
+
+    backtrader stops stores at the end of a run alone, not after an exception, and not after an optimisation.
+    """
+
+    def __init__(self, cerebro: Any) -> None:
+        self._cerebro = cerebro
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        cerebro = self._cerebro
+        try:
+            return type(cerebro).run(cerebro, *args, **kwargs)
+        except BaseException:
+            for data in cerebro.datas:
+                if isinstance(data, CCXTStore.DataCls):
+                    data.stop()
+            raise
+        finally:
+            for store in cerebro.stores:
+                if isinstance(store, CCXTStore):
+                    store.stop()
 
 
 class CCXTStore(Calls, metaclass=_OnePerAccount):
@@ -136,6 +163,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.orders = orders
         self.stamp = stamp
         self.exchange_id = exchange
+        self.sandbox = sandbox
+        self.keyless = False
         secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
         self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
@@ -155,8 +184,12 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     def __repr__(self) -> str:
         return f"CCXTStore(exchange={self.exchange_id!r}, currency={self.currency!r})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("A CCXTStore holds keys and connections and is not pickled: make a new one where it is needed.")
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a process of an optimisation without keys and connections, with the markets of the run alone."""
+        known = self.connection.markets
+        names = {getattr(data.p, "dataname", None) for data in (self._env.datas if self._env is not None else ())}
+        markets = {name: known[name] for name in names if isinstance(name, str) and name in known}
+        return _keyless, (self.exchange_id, self.currency, self.sandbox, self.orders, self.stamp, markets)
 
     @_OnClassOrInstance
     def getdata(self: CCXTStore | None, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +207,15 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
 
     @property
     def exchange(self) -> Any:
-        """The synchronous ccxt exchange, for calls of your own: it shares clock and budget with everything else."""
+        """The synchronous ccxt exchange, for calls of your own: it shares clock and budget with everything else.
+
+        Raises
+        ------
+        ConfigError
+            This store came from another process, without keys.
+        """
+        if self.keyless:
+            raise ConfigError(f"{self} came from another process without its keys: open a CCXTStore of its own here.")
         return self.connection.sync
 
     ccxt = exchange
@@ -237,16 +278,36 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             self.inbox = inbox_of(cerebro)
         if not any(store is self for store in cerebro.stores):
             cerebro.addstore(self)
+        if not isinstance(cerebro.run, _Run):
+            cerebro.run = _Run(cerebro)
 
     def start(self, data: Any = None, broker: Any = None) -> None:
         """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
-        if not self.connection.running:
+        if not self.connection.running and not self.keyless:
             self.streams = Streams(self.connection)
             self.connection.start()
 
     def stop(self) -> None:
         """Disconnect: end the tasks, the sockets and the I/O thread."""
         self.connection.stop()
+
+    def outcome(self, promise: Future[T], if_stopped: T) -> T:
+        """Wait for what an I/O thread has promised, or until the run is to stop.
+
+        Parameters
+        ----------
+        promise : Future
+            Whose result is wanted; its exception is raised.
+        if_stopped
+            What is returned after `cerebro.runstop()`.
+        """
+        while self._env is None or not self._env._event_stop:
+            try:
+                return promise.result(PATIENCE_S)
+            except TimeoutError:
+                if promise.done():
+                    raise
+        return if_stopped
 
     def put_notification(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Tell `notify_store` something; callable from any thread."""
@@ -283,3 +344,15 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         if any(not data._clone for data in others):
             return PATIENCE_BESIDE_OTHERS_S
         return PATIENCE_S
+
+
+def _keyless(
+    exchange: str, currency: str | None, sandbox: bool, orders: str, stamp: str | None, markets: dict[str, Any]
+) -> CCXTStore:
+    """Make the stand-in of a store of another process: it knows the markets of the run and asks for nothing."""
+    # Past the metaclass: it is not the store of an account.
+    store = CCXTStore.__new__(CCXTStore)
+    store.__init__(exchange, currency, sandbox=sandbox, orders=orders, stamp=stamp)  # type: ignore[misc]  # see above
+    store.keyless = True
+    store.connection.know(markets)
+    return store

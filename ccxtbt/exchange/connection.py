@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import hashlib
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,6 +32,7 @@ T = TypeVar("T")
 
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
 CLOCK_SYNC_S = 600.0
+STOP_S = 4.0
 RESTART_DELAY_S = 1.0
 CLOSING_S = 0.5
 # ccxt's names of what tells one user of an exchange from another.
@@ -121,6 +125,10 @@ class Connection:
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pid = 0
+        self._known_markets: dict[str, Any] = {}
+        # Held by who starts or stops: the end of a run and the interpreter's exit may come together.
+        self._life = threading.RLock()
+        _CONNECTIONS.add(self)
 
     def _share(self) -> None:
         """Join the budget of this process on the way to the exchange, and within it the key's."""
@@ -159,7 +167,11 @@ class Connection:
     @property
     def markets(self) -> dict[str, Any]:
         """Ccxt's markets by unified symbol, as loaded at start."""
-        return self.rest.markets if self.rest is not None and self.rest.markets else {}
+        return self.rest.markets if self.rest is not None and self.rest.markets else self._known_markets
+
+    def know(self, markets: dict[str, Any]) -> None:
+        """Take markets that another process has loaded; they serve until this connection is started."""
+        self._known_markets = markets
 
     @property
     def sync(self) -> Any:
@@ -182,37 +194,59 @@ class Connection:
         TryLaterError
             The exchange does not answer.
         """
-        if self.running:
-            return
-        self._pid = os.getpid()
-        self._tasks = set()
-        self.budget.listen(self, self._frozen)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
-        )
-        self._thread.start()
-        try:
-            self.call(self._open)
-        except BaseException:
-            self.stop()
-            raise
+        with self._life:
+            if self.running:
+                return
+            self._pid = os.getpid()
+            self._tasks = set()
+            self.budget.listen(self, self._frozen)
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
+            )
+            self._thread.start()
+            try:
+                self.call(self._open)
+            except BaseException:
+                self.stop()
+                raise
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End all tasks, close all sockets and the thread; nothing happens if it does not run."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None or not self.running:
-            return
-        try:
-            self.call(self._close, timeout_s=timeout_s)
-        except concurrent.futures.TimeoutError:
-            logger.warning("%s: not all connections closed within %g s.", self.account.exchange_id, timeout_s)
-        self.budget.listen(self, None)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout_s)
-        loop.close()
-        self._loop = self._thread = None
-        self.rest = None
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End all tasks, close all sockets and the thread; nothing happens if it does not run.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long that may take; what does not end in that time is left to the end of the process, with a warning.
+        """
+        with self._life:
+            loop, thread = self._loop, self._thread
+            if loop is None or thread is None or not self.running:
+                return
+            end_s = time.monotonic() + timeout_s
+            try:
+                self.call(self._close, timeout_s / 5, timeout_s=0.9 * timeout_s)
+            except concurrent.futures.TimeoutError:
+                logger.warning("%s: not all connections closed within %g s.", self.account.exchange_id, timeout_s)
+            finally:
+                self.budget.listen(self, None)
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join(max(end_s - time.monotonic(), 0.1 * timeout_s))
+                if thread.is_alive():
+                    logger.warning("%s: the I/O thread is busy and ends later.", self.account.exchange_id)
+                else:
+                    loop.close()
+                self._loop = self._thread = None
+                self.rest = None
+
+    def _abandon(self) -> None:
+        """Begin anew in a forked child: thread, sockets and budget are the parent's."""
+        # Kept, because their destructors would close what the parent still uses, and complain.
+        _INHERITED.append((self._loop, self._thread, self._tasks, self.rest, self._sync))
+        self._loop = self._thread = self.rest = self._sync = None
+        self._tasks = set()
+        self._life = threading.RLock()
+        self._share()
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout_s: float | None = None) -> T:
         """Run a coroutine function on the I/O thread and wait for its result.
@@ -303,21 +337,16 @@ class Connection:
             raise as_ours(error, f"Loading the markets of {name}") from error
         self.spawn(self._keep_clock, name="clock")
 
-    async def _close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _close(self, patience_s: float) -> None:
+        await _end(self._tasks, patience_s)
         if self.rest is not None:
-            await self.rest.close()
-        # What ccxt started of its own ends here too: sockets of broken connections are still being closed, and get a
-        # moment for it; ping loops and pending reads are ended.
-        rest = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-        if rest:
-            _, rest = await asyncio.wait(rest, timeout=CLOSING_S)
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self.rest.close()
+            except TimeoutError:
+                logger.warning("%s: a connection did not close within %g s.", self.account.exchange_id, patience_s)
+        # What ccxt started of its own (ping loops, reads that were pending) ends here too.
+        await _end(asyncio.all_tasks() - {asyncio.current_task()}, patience_s)
 
     async def sync_clock(self) -> None:
         """Set the clock by the exchange's, where it tells its time."""
@@ -356,3 +385,35 @@ class Connection:
                 logger.exception("%s: the task %r failed and is started again.", self.account.exchange_id, name)
                 self.notice(f"{name}: {type(error).__name__}: {error}")
                 await asyncio.sleep(RESTART_DELAY_S)
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any] | None], patience_s: float) -> None:
+    """Cancel tasks and wait for their end; their failures count as seen."""
+    ending = [task for task in tasks if task is not None]
+    for task in ending:
+        task.cancel()
+    if ending:
+        done, _ = await asyncio.wait(ending, timeout=patience_s)
+        for task in done:
+            if not task.cancelled():
+                task.exception()
+
+
+_CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()
+_INHERITED: list[Any] = []
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Leave nothing open when the interpreter ends."""
+    for connection in list(_CONNECTIONS):
+        connection.stop()
+
+
+def _abandon_all() -> None:
+    for connection in list(_CONNECTIONS):
+        connection._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

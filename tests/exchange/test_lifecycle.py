@@ -1,21 +1,55 @@
 """What a store leaves behind when it stops: nothing."""
 
+import gc
 import logging
+import os
+import pickle
+import subprocess
+import sys
 import threading
+import time
 
 import backtrader as bt
 import psutil
 import pytest
 
+from ccxtbt import CCXTStore
 from ccxtbt.errors import ConfigError
-from simulated import BTC
-from watching import ago, run, store_of
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.sim.account import Account
+from ccxtbt.sim.server import API_KEY, SECRET
+from simulated import BTC, ETH
+from spawned import interrupted
+from watching import Watcher, ago, assert_equals_exchange, run, store_of
 
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
+MINUTES = {"timeframe": bt.TimeFrame.Minutes, "compression": 1}
+END_S = 5.0
+
+
+def io_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ccxtbt-io")]
 
 
 def sockets():
     return {(c.laddr, c.raddr) for c in psutil.Process().net_connections() if c.status != "CLOSE_WAIT"}
+
+
+def wait_until(condition, limit_s=20.0):
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, "what was waited for did not come"
+        time.sleep(0.005)
+
+
+def cerebro_of(*feeds, until=lambda w: False, broker=None, **params):
+    cerebro = bt.Cerebro(stdstats=False)
+    for feed in feeds:
+        cerebro.adddata(feed)
+    if broker is not None:
+        cerebro.setbroker(broker)
+    cerebro.addstrategy(Watcher, until=until, **params)
+    return cerebro
 
 
 def live_run(server):
@@ -61,7 +95,7 @@ def test_a_store_can_be_started_again(simulator):
         assert not store.connection.running
 
 
-def test_an_exception_in_a_strategy_comes_out_and_the_store_can_be_stopped(simulator):
+def test_an_exception_in_a_strategy_comes_out_and_ends_the_store(simulator):
     server = simulator((BTC,), history_ms=600_000, speed=10)
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
@@ -70,8 +104,11 @@ def test_an_exception_in_a_strategy_comes_out_and_the_store_can_be_stopped(simul
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(store, feed, until=lambda w: False, act=act)
+        cerebro_of(feed, act=act, broker=store.getbroker()).run()
     assert not store.connection.running
+    assert not io_threads()
+    again = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    run(store, again, until=lambda w: again.origins.get("ws", 0) >= 2)
 
 
 def test_one_store_for_one_account_and_another_for_another(simulator):
@@ -103,8 +140,7 @@ def test_keys_are_in_no_text_of_a_store(simulator):
     text = repr(store) + repr(store.connection.account) + str(vars(store.connection.account).keys())
     assert "sim-secret" not in text
     assert "sim-key" not in text
-    with pytest.raises(TypeError, match="holds keys"):
-        store.__reduce_ex__(2)
+    assert b"sim-" not in pickle.dumps(store)
 
 
 def test_a_wrong_key_is_said_before_the_run(simulator):
@@ -113,3 +149,257 @@ def test_a_wrong_key_is_said_before_the_run(simulator):
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
     with pytest.raises(ConfigError, match="apiKey and secret"):
         run(store, feed, broker=store.getbroker(), until=lambda w: True)
+
+
+def test_runstop_from_another_thread_ends_a_run_soon(simulator):
+    server = simulator((BTC,), history_ms=600_000)
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **MINUTES)
+    cerebro = cerebro_of(feed, broker=store.getbroker())
+    runner = threading.Thread(target=cerebro.run)
+    runner.start()
+    wait_until(lambda: getattr(feed, "_laststatus", None) == feed.LIVE)
+    began_s = time.monotonic()
+    cerebro.runstop()
+    runner.join(END_S)
+    assert not runner.is_alive(), f"still running after {time.monotonic() - began_s:.1f} s"
+    assert not io_threads()
+
+
+def test_runstop_ends_a_run_that_still_loads_its_history(simulator):
+    server = simulator((BTC,), history_ms=600_000)
+    server.faults.delay_answer(60, path="/api/v3/klines", times=0)
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=5), **MINUTES)
+    cerebro = cerebro_of(feed)
+    runner = threading.Thread(target=cerebro.run)
+    runner.start()
+    wait_until(lambda: server.faults.log)
+    cerebro.runstop()
+    runner.join(END_S)
+    assert not runner.is_alive()
+    assert not io_threads()
+
+
+SCRIPT = """
+import sys, backtrader as bt
+from ccxtbt import CCXTStore
+from ccxtbt.exchange.clock import Clock
+
+store = CCXTStore("binance", currency="USDT", config={{"apiKey": {key!r}, "secret": {secret!r}}},
+                  endpoint={url!r}, clock=Clock(rate={speed}))
+class Strategy(bt.Strategy):
+    def notify_data(self, data, status, *args, **kwargs):
+        print(data._getstatusname(status), flush=True)
+    def next(self):
+        pass
+cerebro = bt.Cerebro(stdstats=False)
+cerebro.adddata(store.getdata(dataname="BTC/USDT", timeframe=bt.TimeFrame.Seconds))
+cerebro.setbroker(store.getbroker())
+cerebro.addstrategy(Strategy)
+{end}
+"""
+
+
+def script(server, end):
+    return SCRIPT.format(key=API_KEY, secret=SECRET, url=server.url, speed=server.speed, end=end)
+
+
+def test_an_interrupt_ends_a_script_soon_and_cleanly(simulator, tmp_path):
+    server = simulator((BTC,), history_ms=600_000, speed=10)
+    path = tmp_path / "live.py"
+    path.write_text(script(server, "cerebro.run()"))
+    said = interrupted(path, server=server, cwd=tmp_path, until=lambda lines: "LIVE" in lines, limit_s=30)
+    assert "LIVE" in said.lines, said
+    assert said.code not in {0, None, -9}
+    assert said.end_s < END_S
+    assert "KeyboardInterrupt" in said.errors
+    for word in ("nclosed", "never", "release all resources", "daemon", "Fatal"):
+        assert word not in said.errors, said.errors
+
+
+@pytest.mark.parametrize("end", ["store.start(); store.exchange.fetch_time()", "store.start(); 1 / 0"])
+def test_a_script_that_forgets_to_stop_ends_cleanly(simulator, end):
+    server = simulator((BTC,), history_ms=600_000, speed=10)
+    said = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", script(server, end)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    for word in ("nclosed", "never", "release all resources", "Fatal"):
+        assert word not in said.stderr, said.stderr
+    assert ("ZeroDivisionError" in said.stderr) is ("1 / 0" in end), said.stderr
+    assert bool(said.returncode) is ("1 / 0" in end)
+
+
+def in_a_fork(function):
+    """Run a function in a forked child, and return what it said."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        answer = "nothing"
+        try:
+            answer = function()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the parent must hear it
+            answer = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writing, str(answer).encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_has_a_fresh_store_and_leaves_its_parents_alone(simulator):
+    server = simulator((BTC,), history_ms=600_000, speed=10)
+    store = store_of(server)
+    store.start()
+    limiter = store.connection.limiter
+
+    def there():
+        assert not store.connection.running
+        assert store.connection.limiter is not limiter
+        with pytest.raises(ConfigError, match="not started"):
+            store.connection.call(store.connection.sync_clock)
+        store.start()
+        told = store.connection.call(store.connection.rest.fetch_time)
+        store.stop()
+        return "fresh" if told else told
+
+    assert in_a_fork(there) == "fresh"
+    assert store.connection.call(store.connection.rest.fetch_time)
+    assert store.connection.limiter is limiter
+    store.stop()
+
+
+class Crossing(bt.Strategy):
+    params = (("period", 5),)
+
+    def __init__(self):
+        self.mean = bt.indicators.SMA(period=self.p.period)
+
+    def next(self):
+        if not self.position and self.data.close[0] > self.mean[0]:
+            self.buy(size=0.01)
+        elif self.position and self.data.close[0] < self.mean[0]:
+            self.close()
+
+
+def test_an_optimisation_in_processes_carries_no_keys_and_charges_the_markets_fees(simulator):
+    server = simulator((BTC,), history_ms=7_200_000)
+    results = {}
+    for cpus in (1, 2):
+        store = store_of(server)
+        feed = store.getdata(
+            dataname="BTC/USDT",
+            fromdate=ago(server, minutes=100),
+            todate=ago(server, minutes=10),
+            historical=True,
+            **MINUTES,
+        )
+        cerebro = bt.Cerebro(maxcpus=cpus, stdstats=False)
+        cerebro.adddata(feed)
+        cerebro.setbroker(store.getbroker())
+        cerebro.broker.setcash(10_000)
+        cerebro.optstrategy(Crossing, period=[5, 9, 14])
+        cerebro.addanalyzer(bt.analyzers.TimeReturn, timeframe=bt.TimeFrame.NoTimeFrame, _name="gain")
+        asked = len(server.requests)
+        results[cpus] = [
+            (run.params.period, tuple(run.analyzers.gain.get_analysis().values())) for (run,) in cerebro.run()
+        ]
+        for thing in (cerebro, feed, cerebro.broker, store):
+            assert SECRET.encode() not in pickle.dumps(thing)
+            assert API_KEY.encode() not in pickle.dumps(thing)
+        pages = [record for record in list(server.requests)[asked:] if record.path == "/api/v3/klines"]
+        assert len(pages) == 1 if cpus == 2 else pages
+        assert not store.connection.running
+        assert not io_threads()
+    assert results[2] == results[1]
+    assert len({gain for _, gain in results[2]}) > 1
+    stand_in = pickle.loads(pickle.dumps(store))
+    stand_in.start()
+    assert not stand_in.connection.running
+    with pytest.raises(ConfigError, match="without its keys"):
+        _ = stand_in.exchange
+
+
+def cycles(simulator, count):
+    server = simulator((BTC,), history_ms=600_000, speed=20)
+    seen = []
+    for _ in range(count + 1):
+        store = store_of(server)
+        feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+        tasks = []
+
+        def act(watcher, store=store, tasks=tasks):
+            tasks.append(len(store.connection._tasks))
+
+        watcher = cerebro_of(
+            feed, broker=store.getbroker(), until=lambda w, feed=feed: feed.origins.get("ws", 0) >= 2, act=act
+        ).run()[0]
+        assert not watcher.timed_out
+        assert max(tasks) > 2
+        assert not store.connection._tasks
+        del watcher, store, feed, act
+        gc.collect()
+        seen.append(({thread.name for thread in threading.enumerate()}, len(sockets())))
+    # The first one finds the simulator and the libraries cold.
+    assert all(state == seen[1] for state in seen[2:]), seen
+    assert not io_threads()
+
+
+def test_start_and_stop_ten_times_leaves_threads_and_sockets_as_they_were(simulator, caplog):
+    cycles(simulator, 10)
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@pytest.mark.soak
+def test_start_and_stop_fifty_times_leaves_threads_and_sockets_as_they_were(simulator, caplog):
+    cycles(simulator, 50)
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_two_accounts_and_two_exchanges_in_one_cerebro_share_one_inbox(simulator):
+    server = simulator((BTC, ETH), history_ms=600_000, speed=10)
+    server.exchange.add_account(Account("second", "other-secret", {"USDT": 1_000}))
+    clock = Clock(rate=server.speed)
+    one = store_of(server)
+    two = CCXTStore(
+        "binance",
+        currency="USDT",
+        config={"apiKey": "second", "secret": "other-secret"},
+        endpoint=server.url,
+        clock=clock,
+    )
+    three = CCXTStore("binanceus", currency="USDT", endpoint=server.url, clock=clock)
+    assert len({id(store) for store in (one, two, three)}) == 3
+    feeds = [
+        store.getdata(dataname=symbol, name=name, fromdate=ago(server, minutes=1), **SECONDS)
+        for store, symbol, name in ((one, "BTC/USDT", "a"), (two, "ETH/USDT", "b"))
+    ]
+    told = []
+
+    def act(watcher):
+        if not told:
+            two.put_notification("from the second")
+            told.append(True)
+
+    cerebro = cerebro_of(
+        *feeds, act=act, until=lambda w: all(feed.origins.get("ws", 0) >= 5 for feed in feeds) and w.messages
+    )
+    (watcher,) = cerebro.run()
+    assert not watcher.timed_out
+    assert one.inbox is two.inbox
+    assert "from the second" in watcher.messages
+    for feed in feeds:
+        assert_equals_exchange(server, watcher, feed, "1s", feed._utc_ms(feed.p.fromdate))
+    assert one.connection.limiter is two.connection.limiter
+    assert one.connection.orders is not two.connection.orders
+    assert three.connection.limiter is not one.connection.limiter
+    assert not io_threads()
