@@ -17,6 +17,7 @@ from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.resampled import LiveClone, waits
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,33 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def islive(self) -> bool:
         """Whether live bars follow the history."""
         return not self.p.historical
+
+    def clone(self, **kwargs: Any) -> Any:
+        """Return a data over this one, for cerebro to resample or replay."""
+        return LiveClone(dataname=self, **kwargs) if self.islive() else super().clone(**kwargs)
+
+    def resample(self, **kwargs: Any) -> None:
+        """Let this feed's bars be resampled; cerebro calls it."""
+        super().resample(**kwargs)
+        self._close_alone()
+
+    def replay(self, **kwargs: Any) -> None:
+        """Let this feed's bars be replayed; cerebro calls it."""
+        super().replay(**kwargs)
+        self._close_alone()
+
+    def _close_alone(self) -> None:
+        # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
+        if self.islive():
+            self.__dict__.update(_check=self._check_nothing, next=self._next_beside)
+
+    def _check_nothing(self, forcedata: Any = None) -> None:
+        """Close no bar by a clock or by another market's bar: its own last part may still be on the way."""
+
+    def _next_beside(self, datamaster: Any = None, ticks: bool = True) -> Any:
+        if datamaster is None and waits(self):
+            return None
+        return type(self).next(self, datamaster, ticks)
 
     def setenvironment(self, env: Any) -> None:
         """Join a cerebro, and bring the store along."""
