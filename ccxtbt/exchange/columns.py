@@ -96,7 +96,7 @@ class _Fetch:
 _FETCH: ContextVar[_Fetch | None] = ContextVar("_FETCH", default=None)
 
 
-def _within(columns: Columns, since_ms: int | None, limit: int | None, tail: bool) -> Columns:
+def within(columns: Columns, since_ms: int | None, limit: int | None, tail: bool) -> Columns:
     """Return the bars that ccxt's `filter_by_since_limit` would leave."""
     ts_ms, ohlcv = columns
     first, stop = 0, len(ts_ms)
@@ -244,7 +244,7 @@ class ColumnsMixin:
             left = None if fetch.layout.rows == "columns" else follow(fetch.answer, fetch.layout.path)
             proof = [exchange.parse_ohlcv(row, market) for row in ohlcvs]
             if (ohlcvs is left or left is None) and proves(*fetch.columns, proof):
-                fetch.columns = _within(fetch.columns, since, limit, tail)
+                fetch.columns = within(fetch.columns, since, limit, tail)
                 return fetch.returned(_ends(fetch.columns))
             if ohlcvs is not left:
                 fetch.doubtful = True

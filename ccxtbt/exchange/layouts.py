@@ -99,6 +99,14 @@ def _marked(value: Any, mark: int) -> Any:
     return type(value)(marked)
 
 
+def _zeroed(row: Row, fields: Sequence[int | str]) -> Row:
+    """Return the row with zeros in these fields: some of ccxt's ways to read a number take zero for nothing."""
+    zeroed: Row = dict(row) if isinstance(row, dict) else list(row)
+    for field in fields:
+        zeroed[field] = type(row[field])(0)
+    return zeroed
+
+
 def _items(row: Row) -> list[tuple[int | str, Any]]:
     return list(row.items()) if isinstance(row, dict) else list(enumerate(row))
 
@@ -171,6 +179,8 @@ def probe_rows(parse: Callable[[Row], Any], row: Row, path: Path = ()) -> Layout
     time, *prices = first
     fields = (time[0], *(origin[0] for origin in prices))
     if len(set(fields)) != 6 or any(isinstance(field, int) and field > 63 for field in fields):
+        return None
+    if parse(_zeroed(row, fields[1:]))[1:] != [0, 0, 0, 0, 0]:
         return None
     return Layout(
         fields,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import ccxt
 import ccxt.async_support
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from aiohttp import web
 from ccxtbt._ohlcv import rows_to_columns
 from ccxtbt.errors import DataError
 from ccxtbt.exchange.adapter import redirect
-from ccxtbt.exchange.columns import ColumnsMixin, Counts
+from ccxtbt.exchange.columns import ColumnsMixin, Counts, within
 from reference import answers
 
 Answer = Callable[[web.Request], str | web.Response]
@@ -32,6 +33,7 @@ WRITTEN = {name: getattr(answers, name) for name in ("binance", "okx", "bybit", 
 EXCHANGES = sorted(WRITTEN)
 BARS = answers.candles(40)
 SINCE_MS = BARS[0].ts_ms
+PLAIN = ccxt.Exchange()
 
 
 def market(name: str, base: str = "BTC", **facts: Any) -> dict[str, Any]:
@@ -107,6 +109,18 @@ def test_the_second_answer_is_read_fast_and_both_are_as_ccxt_reads_them(name: st
             await exchange.close()
 
     run(lambda request: WRITTEN[name](BARS), use)
+
+
+@pytest.mark.parametrize("tail", [False, True])
+@pytest.mark.parametrize("limit", [None, 0, 1, 3, 99])
+@pytest.mark.parametrize("since", [None, -5, 0, 1, 20, 21, 40, 41])
+@pytest.mark.parametrize("times", [[], [0], [0, 10, 20, 20, 30, 40], [10, 20, 30]])
+def test_bars_are_left_out_as_ccxt_leaves_them_out(
+    times: list[int], since: int | None, limit: int | None, tail: bool
+) -> None:
+    bars = [[ms, *(float(10 * i + j) for j in range(5))] for i, ms in enumerate(times)]
+    wanted = rows_to_columns(PLAIN.filter_by_since_limit(bars, since, limit, 0, tail))
+    assert same(within(rows_to_columns(bars), since, limit, tail), wanted)
 
 
 @pytest.mark.parametrize("name", EXCHANGES)

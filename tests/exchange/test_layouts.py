@@ -107,6 +107,8 @@ ROW = [1591478520000, "1.5", "2.5", "0.5", "1.5", "10"]
         lambda row: [int(row[0]), 1.0, *(float(value) for value in row[2:6])],  # a constant
         lambda row: [7 * int(row[0]), *(float(value) for value in row[1:6])],  # an unknown unit
         lambda row: [int(row[0]), *(float(value) for value in row[1:5])],  # no bar
+        lambda row: [int(row[0]), *(float(value) for value in (row[1 + (float(row[1]) > 150)], *row[2:6]))],  # by value
+        lambda row: [int(row[0]), *(float(value) for value in row[1:5]), float(row[5]) or None],  # zero for nothing
         lambda row: row[0],
         lambda row: [str(row[0]), *(float(value) for value in row[1:6])],
     ],
