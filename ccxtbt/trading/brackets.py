@@ -275,9 +275,12 @@ class Bracket:
         """Cancel a member on the strategy's behalf.
 
         The parent: what it has filled keeps its exits. An exit: everything, the parent included, as backtrader does.
+        A member that has ended: nothing.
         """
         if self._parent is not None and key == self._parent.key:
             return self._cancel_parent()
+        if self._children[key].status is not None:
+            return []
         self._closing = True
         return self._cancel_parent() + self._plan()
 

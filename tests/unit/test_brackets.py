@@ -137,6 +137,16 @@ def test_cancelling_an_exit_cancels_all(bracket):
     assert bracket.done
 
 
+def test_cancelling_an_exit_that_has_ended_leaves_the_other_at_work(bracket):
+    enter(bracket)
+    bracket.on_price(110)
+    bracket.apply("stop", 1, Canceled())
+    assert bracket.apply("limit", 1, Rejected("too small"))[0] == End("limit", Status.REJECTED, "too small")
+    bracket.apply("stop", 2, Accepted())
+    assert bracket.cancel("limit") == []
+    assert bracket.cancel("stop") == [Cancel("stop")]
+
+
 def test_cancelling_an_exit_of_an_open_entry_cancels_the_entry(bracket):
     told = bracket.cancel("stop")
     assert told == [Cancel("entry"), End("stop", Status.CANCELED), End("limit", Status.CANCELED)]
