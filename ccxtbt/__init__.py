@@ -4,7 +4,9 @@ from importlib.util import find_spec
 
 from ccxtbt.errors import UnbuiltError
 
-if missing := [name for name in ("_bars", "_lines", "_ohlcv", "_ratelimit") if find_spec(f"ccxtbt.{name}") is None]:
+if missing := [
+    name for name in ("_bars", "_frames", "_lines", "_ohlcv", "_ratelimit") if find_spec(f"ccxtbt.{name}") is None
+]:
     raise UnbuiltError(
         f"The compiled part of ccxtbt is missing ({', '.join(missing)}): install the package with pip, or build it in "
         "a checkout with 'pip install -e .'."

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ccxtbt._frames import binance_kline
+
 
 class BarFrame(NamedTuple):
     """One bar as a frame shows it.
@@ -69,6 +71,10 @@ def read_binance(data: str | bytes) -> tuple[BarFrame, ...]:
 
     Source: developers.binance.com, WebSocket Streams, "Kline/Candlestick Streams": `x` is "Is this kline closed?".
     """
+    row = binance_kline(data)
+    if row is not None:
+        # What `BarFrame(*row)` does, without its detour through Python.
+        return (tuple.__new__(BarFrame, row),)
     message = _message(data, '"e":"kline"')
     if not message:
         return ()

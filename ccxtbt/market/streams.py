@@ -182,14 +182,14 @@ class Streams:
     def _tap_of(self, kind: Kind) -> Callable[[str | bytes], bool]:
         if self._dialect is None:
             return lambda data: False
-        read, named, now_s = self._dialect.read, self._named.setdefault(kind, {}), time.monotonic
+        read, named, now_s, by = self._dialect.read, self._named.setdefault(kind, {}), time.monotonic, Origin.WS
 
         def tap(data: str | bytes) -> bool:
             taken = False
             for frame in read(data):
                 subscription = named.get(frame[:2])
                 if subscription is not None:
-                    subscription.frame(Bar(*frame[2:8], Origin.WS), frame.closed, now_s())
+                    subscription.frame(tuple.__new__(Bar, (*frame[2:8], by)), frame.closed, now_s())
                     taken = True
             return taken
 

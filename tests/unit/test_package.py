@@ -76,4 +76,7 @@ def test_a_missing_core_is_said_in_one_sentence(tmp_path):
         [sys.executable, "-S", "-c", "import ccxtbt"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "UnbuiltError: The compiled part of ccxtbt is missing (_bars, _lines, _ohlcv, _ratelimit)" in done.stderr
+    assert (
+        "UnbuiltError: The compiled part of ccxtbt is missing (_bars, _frames, _lines, _ohlcv, _ratelimit)"
+        in done.stderr
+    )
