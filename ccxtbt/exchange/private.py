@@ -73,6 +73,7 @@ class Private:
     def __init__(self, connection: Connection, sink: AccountSink) -> None:
         self._connection = connection
         self._sink = sink
+        self._broken = False
 
     def follow(self) -> None:
         """Start the streams of orders, trades and balances where the exchange has them."""
@@ -121,7 +122,6 @@ class Private:
                 raise OrderRefusedError(
                     f"The order could not leave within {SUBMIT_DEADLINE_S:g} s and was never sent: {turned_away}."
                 )
-            sent_ms = self._connection.clock.now_ms()
             try:
                 with in_lane(Lane.ORDER, orders=1):
                     order = await self._connection.rest.create_order(*arguments)
@@ -132,7 +132,7 @@ class Private:
                 if cure.remedy is Remedy.UNKNOWN:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
                     doubt(str(error))
-                    return await self._settle(client_id, arguments[0], sent_ms)
+                    return await self._settle(client_id, arguments[0])
                 turned_away = str(error)
                 logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
                 await self._pause(cure)
@@ -141,7 +141,7 @@ class Private:
                     return dict(order)
                 # A cut answer that still parses: ccxt raises nothing, and the order may live.
                 doubt("the answer names no order")
-                return await self._settle(client_id, arguments[0], sent_ms)
+                return await self._settle(client_id, arguments[0])
 
     async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
         """Cancel an order and return what the exchange says of it.
@@ -204,6 +204,7 @@ class Private:
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
+        self._broken = False
         self._sink.up()
 
     def _held_s(self) -> float:
@@ -221,8 +222,10 @@ class Private:
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
-    async def _settle(self, client_id: str, symbol: str, sent_ms: int) -> dict[str, Any]:
+    async def _settle(self, client_id: str, symbol: str) -> dict[str, Any]:
         clock = self._connection.clock
+        # It was signed before now, and perhaps only just: it had to wait for the budget first.
+        sent_ms = clock.now_ms()
         absent = failures = 0
         while True:
             try:
@@ -253,7 +256,10 @@ class Private:
                 failures += 1
                 reason = f"{type(error).__name__}: {error}"
                 logger.warning("The private stream of %s broke (%s).", name, reason)
-                self._sink.down(reason)
+                if not self._broken:
+                    # The streams share a connection: each breaks with it, and it is told once.
+                    self._broken = True
+                    self._sink.down(reason)
                 await asyncio.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2**failures)))
 
     def _orders(self, orders: list[dict[str, Any]]) -> None:

@@ -247,6 +247,8 @@ def test_fills_while_the_private_stream_is_down_are_found(server):
 
     watcher, plan, broker = trade(server, enter)
     assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    # One connection carries orders, trades and balances: its break is told once.
+    assert len([text for text in watcher.messages if "stream of orders broke" in text]) == 1
     assert_books_agree(server, watcher, broker, OPENING)
 
 
