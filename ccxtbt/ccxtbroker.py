@@ -61,7 +61,7 @@ class _MetaBroker(type(bt.BrokerBase)):  # type: ignore[misc]  # backtrader's me
                 raise ConfigError(f"CCXTBroker was given {name} twice: give it once, by name.")
         made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs}
         if kwargs.get("store") is None:
-            kwargs["store"] = CCXTStore(**made_of) if made_of else CCXTStore._singleton
+            kwargs["store"] = CCXTStore(**made_of) if "exchange" in made_of else CCXTStore._singleton
         if kwargs["store"] is None:
             raise ConfigError("A CCXTBroker needs an account: give it store=CCXTStore(...) or exchange='binance'.")
         return super().__call__(**kwargs)

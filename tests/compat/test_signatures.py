@@ -216,6 +216,8 @@ def test_a_broker_tells_its_arguments_by_their_types(store):
         assert broker.store is store
         assert broker.order_types[bt.Order.Stop] == "stop-loss"
     assert CCXTBroker(store).store is CCXTBroker(None, True).store is CCXTBroker().store is store
+    assert CCXTBroker(max_retries=3).store is CCXTBroker(store=store, max_retries=3).store is store
+    assert CCXTBroker(exchange="kraken", currency="EUR", config={}, retries=2).store.exchange_id == "kraken"
     with pytest.raises(ConfigError, match="twice"):
         CCXTBroker(mapping, broker_mapping={})
 
@@ -588,17 +590,17 @@ def test_open_orders_are_looked_up_as_often_as_asked(server):
 
         store = store_of(server)
         feed = feed_of(store, server)
-        # 20 bars of a second pass in two seconds here.
+        # 12 bars of a second pass in 1.2 seconds here.
         run(
             store,
             feed,
             broker=store.getbroker(**options),
             act=act,
-            until=lambda w: state and len(w.data) >= state["bars"] + 20,
+            until=lambda w: state and len(w.data) >= state["bars"] + 12,
         )
         return len(asked(server, "/api/v3/order")) - before - 1
 
-    assert looks(check_interval=0.2) >= 5
+    assert looks(check_interval=0.1) >= 5
     assert looks() <= 1
 
 
