@@ -79,8 +79,10 @@ def test_an_exchange_that_goes_away_is_waited_for_without_complaints_of_asyncio(
     def act(watcher):
         if watcher.states[feed][-1] == "LIVE" and not gone:
             gone.append(server.stop())
+            # Long enough for several attempts to come back, of which none is told.
+            threading.Timer(3, watcher.env.runstop).start()
 
-    run(store, feed, broker=store.getbroker(), act=act, until=lambda w: len(w.messages) >= 4)
+    run(store, feed, broker=store.getbroker(), act=act, until=lambda w: False)
     assert not [record.message for record in caplog.records if record.name == "asyncio"]
     assert feed._laststatus == feed.CONNBROKEN
 
