@@ -186,19 +186,23 @@ class TappedClient(Client):
         waiting = self.buffer
         if not waiting or len(waiting) < 2:
             return
-        taken = 0
+        taken, tap, text = 0, self.tap, WSMsgType.TEXT
         while len(waiting) > 1:
             message, size = waiting.popleft()
             taken += size + MSG_SIZE_OVERHEAD
-            self._take(message)
+            if tap is None or message.type is not text or not tap(message.data):
+                self._handle(message)
         message, size = waiting[0]
         waiting[0] = (message, size + taken)
 
     def _take(self, message: Any) -> None:
-        """Offer a frame to the tap, then to ccxt; a frame that cannot be read ends nothing."""
+        """Offer a frame to the tap, then to ccxt."""
         self.heard_s = self.asyncio_loop.time()
-        if message.type is WSMsgType.TEXT and self.tap is not None and self.tap(message.data):
-            return
+        if self.tap is None or message.type is not WSMsgType.TEXT or not self.tap(message.data):
+            self._handle(message)
+
+    def _handle(self, message: Any) -> None:
+        """Give a frame to ccxt; one that cannot be read ends nothing."""
         try:
             self.handle_message(message)
         except Exception as error:  # noqa: BLE001  # ccxt's parsers raise anything on a garbled frame
@@ -206,6 +210,7 @@ class TappedClient(Client):
 
     def handle_text_or_binary_message(self, data: str | bytes) -> None:
         """Offer what was packed in a binary frame to the tap, then to ccxt."""
+        # Text was offered when it came.
         if isinstance(data, str) or self.tap is None or not self.tap(data):
             super().handle_text_or_binary_message(data)
 

@@ -186,7 +186,13 @@ class Streams:
 
         def tap(data: str | bytes) -> bool:
             taken = False
-            for frame in read(data):
+            try:
+                frames = read(data)
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                # ccxt says what it thinks of such a frame; the connection is none the worse for it.
+                logger.warning("A frame cannot be read (%s: %s).", type(error).__name__, error)
+                return False
+            for frame in frames:
                 subscription = named.get(frame[:2])
                 if subscription is not None:
                     subscription.frame(tuple.__new__(Bar, (*frame[2:8], by)), frame.closed, now_s())

@@ -156,6 +156,16 @@ def test_a_socket_is_replaced_before_its_time_without_losing_a_bar(simulator, li
         assert len(opens) > 60
 
 
+def test_a_frame_that_cannot_be_read_ends_nothing(simulator, listen):
+    server = simulator(speed=10)
+    garbled = server.faults.garble(b'{"e":"kline","k":{', stream="btcusdt@kline_1s", nth=3, times=5)
+    ears = listen(server, THREE)
+    wait_until(lambda: garbled.seen > 15)
+    wait_until(all_live(ears))
+    assert [ear.events for ear in ears.values()] == [["up"]] * 3
+    assert server.connects == 1
+
+
 def test_a_second_listener_of_the_same_bars_hears_them_too(simulator, listen):
     server = simulator(speed=10)
     connection = Connection(Account("binance", endpoint=server.url), clock=Clock(rate=10), facts=QUICK)

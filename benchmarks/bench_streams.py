@@ -1,0 +1,176 @@
+"""What does a live bar cost, from the socket to who listens?
+
+    taskset -c 0 python -m pytest --benchmark benchmarks/bench_streams.py
+
+CPU time of the client's process per kline of Binance, 50 symbols on loopback, the server in another process: through
+`Streams` (our pump and reader on ccxt's client), and through ccxt's `watch_ohlcv` (a loop a symbol) and
+`watch_ohlcv_for_symbols` (one loop). Paced at 1,000 messages a second, and flooded. Connecting is not in the figures.
+
+Caveats: without TLS and compression; flooded, ccxt's watchers wake once for many messages, which spares them work that
+a strategy that wants each update would have to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ccxt
+import ccxt.pro
+import pytest
+
+from ccxtbt.exchange.adapter import redirect
+from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.market.streams import Streams
+
+SYMBOLS = 50
+# The server waits 1.5 s before it sends the first bar.
+CONNECT_S = 1.0
+NAMES = [f"C{number}/USDT" for number in range(SYMBOLS)]
+LOADS = {"paced": (1_000, 3_000), "flooded": (0, 40_000)}
+MARKETS = [
+    {
+        "id": f"C{number}USDT", "lowercaseId": f"c{number}usdt", "symbol": name, "base": f"C{number}", "quote": "USDT",
+        "baseId": f"C{number}", "quoteId": "USDT", "active": True, "type": "spot", "spot": True, "contract": False,
+        "precision": {}, "limits": {}, "info": {},
+    }
+    for number, name in enumerate(NAMES)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    command = [sys.executable, str(Path(__file__).with_name("serve_frames.py")), str(SYMBOLS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+        server.stdin.close()
+        server.wait(10)
+
+
+def endpoint(port: int, load: str) -> str:
+    rate, count = LOADS[load]
+    return f"http://127.0.0.1:{port}/{rate}/{count}"
+
+
+class Counter:
+    """Counts frames; `over` is set when the connection ends."""
+
+    def __init__(self, over: threading.Event) -> None:
+        self.frames = 0
+        self.over = over
+
+    def up(self) -> None:
+        pass
+
+    def down(self, reason: str) -> None:
+        self.over.set()
+
+    def frame(self, bar: Any, closed: bool) -> None:
+        self.frames += 1
+
+    def refused(self, error: Exception) -> None:
+        raise error
+
+
+class Loaded(Connection):
+    """A connection that has its markets already: the server here has no REST."""
+
+    async def sync_clock(self) -> None:
+        self.rest.set_markets(MARKETS)
+
+
+def ours(port: int, load: str) -> float:
+    connection = Loaded(Account("binance", endpoint=endpoint(port, load)))
+    connection.start()
+    over = threading.Event()
+    counters = [Counter(over) for _ in NAMES]
+    streams = Streams(connection)
+
+    async def subscribe() -> None:
+        for name, counter in zip(NAMES, counters, strict=True):
+            streams.subscribe(name, "1m", counter)
+
+    connection.call(subscribe)
+    time.sleep(CONNECT_S)
+    began_s = time.process_time()
+    assert sum(counter.frames for counter in counters) == 0
+    assert over.wait(60)
+    spent_s = time.process_time() - began_s
+    connection.stop()
+    assert sum(counter.frames for counter in counters) == LOADS[load][1]
+    return spent_s
+
+
+def through_ccxt(port: int, load: str, *, together: bool) -> float:
+    async def run() -> float:
+        exchange = ccxt.pro.binance()
+        exchange.urls["api"] = redirect(exchange.urls["api"], endpoint(port, load))
+        exchange.set_markets(MARKETS)
+
+        async def watch(name: str) -> None:
+            while True:
+                await exchange.watch_ohlcv(name, "1m")
+
+        async def watch_all() -> None:
+            while True:
+                await exchange.watch_ohlcv_for_symbols([[name, "1m"] for name in NAMES])
+
+        tasks = [asyncio.ensure_future(task) for task in ([watch_all()] if together else map(watch, NAMES))]
+        await asyncio.sleep(CONNECT_S)
+        began_s = time.process_time()
+        assert not exchange.ohlcvs
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        spent_s = time.process_time() - began_s
+        for task in pending:
+            task.cancel()
+        outcomes = await asyncio.gather(*done, *pending, return_exceptions=True)
+        assert any(isinstance(outcome, ccxt.NetworkError) for outcome in outcomes)
+        await exchange.close()
+        return spent_s
+
+    return asyncio.run(run())
+
+
+WAYS = {
+    "ours": ours,
+    "watch_ohlcv": lambda port, load: through_ccxt(port, load, together=False),
+    "watch_ohlcv_for_symbols": lambda port, load: through_ccxt(port, load, together=True),
+}
+
+
+def spent_us(way: str, port: int, load: str) -> float:
+    return WAYS[way](port, load) / LOADS[load][1] * 1e6
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("way", WAYS)
+def test_cost_of_a_message(benchmark: Any, port: int, way: str, load: str) -> None:
+    costs = []
+    benchmark.pedantic(lambda: costs.append(spent_us(way, port, load)), rounds=1)
+    benchmark.group = load
+    benchmark.extra_info.update(
+        cpu_us_a_message=round(min(costs), 2), ccxt=ccxt.__version__, aiohttp=version("aiohttp")
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "way", "promised"),
+    [
+        ("paced", "watch_ohlcv", 3.0),
+        ("paced", "watch_ohlcv_for_symbols", 4.0),
+        ("flooded", "watch_ohlcv", 5.0),
+        ("flooded", "watch_ohlcv_for_symbols", 5.0),
+    ],
+)
+def test_ratios(port: int, load: str, way: str, promised: float) -> None:
+    mine, theirs = spent_us("ours", port, load), spent_us(way, port, load)
+    assert theirs / mine >= promised, f"{theirs:.1f} / {mine:.1f} us = {theirs / mine:.1f}x"

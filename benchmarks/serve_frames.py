@@ -1,0 +1,65 @@
+"""A loopback server of Binance's klines, for benchmarks of clients; ends with its standard input.
+
+    python benchmarks/serve_frames.py SYMBOLS
+
+Prints its port. A connection to /RATE/COUNT/... gets, after its first message, COUNT kline frames in turns over the
+symbols C0USDT, C1USDT, ...: RATE a second, or as fast as they go for a RATE of 0; then it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from aiohttp import web
+
+START_MS = 1_704_067_200_000
+
+
+def frame(number: int, symbols: int) -> str:
+    symbol = f"C{number % symbols}USDT"
+    at_ms = START_MS + number // (symbols * 60) * 60_000
+    close = 100 + number % 97 / 100
+    return (
+        f'{{"e":"kline","E":{at_ms + 2_000},"s":"{symbol}","k":{{"t":{at_ms},"T":{at_ms + 59_999},"s":"{symbol}",'
+        f'"i":"1m","f":158411535,"L":158411550,"o":"100.01000000","c":"{close:.8f}","h":"101.17000000",'
+        f'"l":"99.93000000","v":"{number % 1000}.08400000","n":16,"x":false,"q":"509.72805600",'
+        f'"V":"3.30200000","Q":"330.63185000","B":"0"}}}}'
+    )
+
+
+async def serve(request: web.Request) -> web.WebSocketResponse:
+    rate, count = map(int, request.path.split("/")[1:3])
+    frames = [frame(number, request.app["symbols"]) for number in range(count)]
+    ws = web.WebSocketResponse(compress=False, autoping=True)
+    await ws.prepare(request)
+    asked = await ws.receive_json()
+    await ws.send_json({"result": None, "id": asked["id"]})
+    reader = asyncio.ensure_future(ws.receive())
+    # Time for a client to be done with connecting, before its cost is counted.
+    await asyncio.sleep(1.5)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    for number, text in enumerate(frames):
+        if rate:
+            await asyncio.sleep(max(0.0, began_s + number / rate - loop.time()))
+        await ws.send_str(text)
+    await asyncio.sleep(0.5)
+    reader.cancel()
+    await ws.close()
+    return ws
+
+
+async def main(symbols: int) -> None:
+    app = web.Application()
+    app["symbols"] = symbols
+    app.router.add_get("/{path:.*}", serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await runner.cleanup()
+
+
+asyncio.run(main(int(sys.argv[1])))
