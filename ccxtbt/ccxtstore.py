@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,8 +25,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Longest sleep of cerebro's thread with nothing to do; also how long a `cerebro.runstop()` from another thread waits.
+# How long a `cerebro.runstop()` from another thread may wait until it is seen.
 PATIENCE_S = 0.25
+# Sleep of cerebro's thread with nothing to do, until a pass over all datas looks whether something is due: the longer
+# nothing comes, the rarer.
+FIRST_SLEEP_S = 0.25
+LONGEST_SLEEP_S = 1.0
 # A live data that is not ours has a queue of its own, which only a pass of cerebro looks into.
 PATIENCE_BESIDE_OTHERS_S = 0.01
 
@@ -176,6 +180,12 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
+        self._own: list[Any] = []
+        self._awake: set[Any] = set()
+        self._stacking: list[Any] = []
+        self._datas_seen = 0
+        self._beside_others = False
+        self._patience_s = FIRST_SLEEP_S
         self._env: Any = None
         self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
         if debug:
@@ -283,6 +293,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
 
     def start(self, data: Any = None, broker: Any = None) -> None:
         """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
+        self._datas_seen = 0
         if not self.connection.running and not self.keyless:
             self.streams = Streams(self.connection)
             self.connection.start()
@@ -320,7 +331,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         Here cerebro's thread takes what the I/O threads have put, and here alone it sleeps when there is nothing.
         """
         if self._env is not None and self._leads():
-            self.inbox.drain(self._patience_s())
+            self._sleep()
         notifs = []
         while self._notifs:
             notifs.append(self._notifs.popleft())
@@ -333,17 +344,40 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         """Whether this is the first of our stores in its cerebro: only one of them sleeps."""
         return next((store for store in self._env.stores if isinstance(store, CCXTStore)), None) is self
 
-    def _patience_s(self) -> float:
+    def _sleep(self) -> None:
+        """Take what has come; where there is nothing to do, wait for it."""
+        if self._may_sleep():
+            patience_s = PATIENCE_BESIDE_OTHERS_S if self._beside_others else self._patience_s
+            self._patience_s = min(2 * self._patience_s, LONGEST_SLEEP_S)
+            end_s = time.monotonic() + patience_s
+            reached = self.inbox.drain(min(patience_s, PATIENCE_S))
+            while not reached and not self._env._event_stop and (left_s := end_s - time.monotonic()) > 0:
+                reached = self.inbox.drain(min(left_s, PATIENCE_S))
+        else:
+            reached = self.inbox.drain()
+        if reached:
+            self._patience_s = FIRST_SLEEP_S
+            self._awake.update(feed for feed in reached if isinstance(feed, CCXTStore.DataCls))
+
+    def _look_at_datas(self) -> None:
+        """Note once a run what a sleep depends on, so that a pass need not walk a thousand datas for it."""
         datas = self._env.datas
-        own = [data for data in datas if isinstance(data, CCXTStore.DataCls)]
-        if not any(feed.expecting for feed in own) or any(feed.ready for feed in own) or self._notifs:
-            return 0.0
+        self._datas_seen = len(datas)
+        self._own = [data for data in datas if isinstance(data, CCXTStore.DataCls)]
+        # Whatever comes to a feed comes by the inbox; at the start each may have its history to deliver.
+        self._awake = set(self._own)
         others = [data for data in datas if not isinstance(data, CCXTStore.DataCls)]
-        if any(data._barstack or data._barstash for data in itertools.chain(own, others)):
-            return 0.0
-        if any(not data._clone for data in others):
-            return PATIENCE_BESIDE_OTHERS_S
-        return PATIENCE_S
+        self._stacking = [data for data in datas if data._filters or not isinstance(data, CCXTStore.DataCls)]
+        self._beside_others = any(not data._clone for data in others)
+        self._patience_s = FIRST_SLEEP_S
+
+    def _may_sleep(self) -> bool:
+        if self._datas_seen != len(self._env.datas):
+            self._look_at_datas()
+        if self._notifs or not any(feed.expecting for feed in self._own):
+            return False
+        self._awake = {feed for feed in self._awake if feed.ready}
+        return not self._awake and not any(data._barstack or data._barstash for data in self._stacking)
 
 
 def _keyless(

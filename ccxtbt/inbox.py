@@ -32,17 +32,25 @@ class Inbox:
         """End a `drain` that waits."""
         self._queue.put((None, None))
 
-    def drain(self, wait_s: float = 0.0) -> None:
-        """Deliver all that has arrived; if there is nothing, wait up to `wait_s` seconds for the first item."""
+    def drain(self, wait_s: float = 0.0) -> set[Receiver | None]:
+        """Deliver all that has arrived; if there is nothing, wait up to `wait_s` seconds for the first item.
+
+        Returns
+        -------
+        set of Receiver or None
+            Who was given something; None among them is a call to `wake`.
+        """
+        reached: set[Receiver | None] = set()
         try:
-            item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+            item = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
             while True:
                 receiver, payload = item
+                reached.add(receiver)
                 if receiver is not None:
                     receiver.receive(payload)
                 item = self._queue.get_nowait()
         except Empty:
-            return
+            return reached
 
 
 _INBOXES: WeakKeyDictionary[Any, Inbox] = WeakKeyDictionary()
