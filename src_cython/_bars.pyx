@@ -591,8 +591,7 @@ cdef class _Plan:
         self.expected_ms = INT64_MAX
         self.surely_closed_ms = INT64_MAX
         if self.now_ms != INT64_MAX:
-            # No month is longer than 31 days; an open off the grid can shift its close by half of one.
-            self.surely_closed_ms = self.now_ms - (self.frame.ms or (self.frame.months + 1) * 31 * DAY_MS)
+            self.surely_closed_ms = self.now_ms - (self.frame.ms or self.frame.months * 31 * DAY_MS)
         while outcome == DONE and self.head_count:
             # The earliest run goes on until another one comes first.
             limit_ms = TIME_LIMIT
@@ -1460,8 +1459,7 @@ cdef class TradeBars:
         if was_open:
             closed[0] = self.bar
         _begin(&self.bar, frame_floor(self.frame, ts_ms), price, amount)
-        # Also where no time is allowed any more a bar ends.
-        self.bar.end = min(frame_next(self.frame, ts_ms), TIME_LIMIT + 1)
+        self.bar.end = frame_next(self.frame, ts_ms)
         self.begin_ms = self.bar.ts
         return was_open
 
