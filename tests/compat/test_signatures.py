@@ -388,6 +388,28 @@ def test_open_orders_are_a_list_and_a_mapping(server):
         broker.open_orders[str(there.order_id)]
 
 
+def test_open_orders_of_a_backtest(server):
+    seen = []
+
+    def act(watcher):
+        if len(watcher.data) == 5:
+            seen.append(watcher.buy(size=0.1, exectype=bt.Order.Limit, price=1.0))
+        if len(watcher.data) == 10:
+            (order,) = seen
+            opened = watcher.broker.open_orders
+            seen.append((list(opened), order in opened, opened.keys(), opened[str(order.ref)]))
+            watcher.cancel(order)
+        if len(watcher.data) == 15:
+            seen.append(len(watcher.broker.open_orders))
+
+    store = store_of(server)
+    feed = feed_of(store, server, historical=True)
+    run(store, feed, broker=store.getbroker(), act=act, until=lambda w: False)
+    order, opened, after = seen
+    assert opened == ([order], True, [str(order.ref)], order)
+    assert after == 0
+
+
 def test_an_order_carries_what_the_exchange_says_and_each_fill_once(server):
     server.faults.duplicate(stream="user", times=0)
     watcher, (order, resting), _ = trade(
