@@ -89,7 +89,7 @@ class AsyncMixin(CommonMixin, CountedAsync):
         wire = WIRE.get()
         if wire is not None and "#" not in url:
             url = f"{url}#{wire.name}"
-        client = super().client(url)
+        client = super().client(url)  # type: ignore[misc]  # the mixin stands before ccxt's class
         if not isinstance(client, TappedClient):
             hooks = self.ccxtbt_hooks
             tap = None if hooks.tap is None else partial(hooks.tap, url)

@@ -9,9 +9,6 @@ from typing import Any
 
 import ccxt
 
-from ccxtbt.exchange.lanes import Lane
-from ccxtbt.exchange.throttle import AsyncThrottle
-
 _TOO_MANY = (ccxt.DDoSProtection, ccxt.RateLimitExceeded)
 
 
@@ -66,13 +63,6 @@ class Counted:
 
 class CountedAsync(Counted):
     """Before ccxt's asynchronous class."""
-
-    def client(self, url: str) -> Any:
-        """Return ccxt's WebSocket client for `url`, with a budget of messages of its own where the limit is known."""
-        client = super().client(url)  # type: ignore[misc]  # ccxt's class stands behind
-        if self.ccxtbt_hooks.budget.facts.socket_messages and not isinstance(client.throttle, AsyncThrottle):
-            client.throttle = AsyncThrottle(self.ccxtbt_hooks.budget.socket(), lane_of=lambda: Lane.LIVE)
-        return client
 
     async def fetch(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request whose answer is for the budget too."""
