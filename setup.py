@@ -9,7 +9,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# CCXTBT_DEBUG=1 builds with bounds checks; CCXTBT_SANITIZE=1 adds AddressSanitizer (docs/guarantees.md says how).
+# CCXTBT_DEBUG=1 builds with bounds checks; CCXTBT_SANITIZE=1 adds AddressSanitizer (tests/fuzz_ohlcv.py says how).
 DEBUG = os.environ.get("CCXTBT_DEBUG") == "1"
 SANITIZE = os.environ.get("CCXTBT_SANITIZE") == "1"
 
