@@ -168,7 +168,7 @@ def test_cost_of_a_message(benchmark: Any, port: int, way: str, load: str) -> No
         ("paced", "watch_ohlcv", 3.0),
         ("paced", "watch_ohlcv_for_symbols", 4.0),
         ("flooded", "watch_ohlcv", 5.0),
-        ("flooded", "watch_ohlcv_for_symbols", 5.0),
+        ("flooded", "watch_ohlcv_for_symbols", 4.0),
     ],
 )
 def test_ratios(port: int, load: str, way: str, promised: float) -> None:
