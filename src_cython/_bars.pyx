@@ -17,6 +17,7 @@ from ccxtbt.market.timeframes import parse
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t
@@ -132,7 +133,7 @@ cdef Frame _frame(timeframe) except *:
 cdef int64_t _time(value, str name) except? -1:
     cdef int64_t time_ms
     try:
-        time_ms = value
+        time_ms = PyNumber_Index(value)
     except (TypeError, OverflowError):
         time_ms = INT64_MAX
     if not time_allowed(time_ms):
@@ -1108,20 +1109,17 @@ cdef int _resample(Source* source, Frame frame, Bars* bars, int64_t* failed_ms) 
     bar.count = 0
     bar.ts = 0
     bar.end = INT64_MIN
-    if source.size and not time_allowed(source.ts[0]):
-        failed_ms[0] = source.ts[0]
-        return TIME_REFUSED
     for i in range(source.size):
         t = source.ts[i]
+        if not time_allowed(t):
+            failed_ms[0] = t
+            return TIME_REFUSED
         if i and t <= source.ts[i - 1]:
             failed_ms[0] = t
             failed_ms[1] = source.ts[i - 1]
             return OUT_OF_ORDER
         origin = source.origin if source.origins == NULL else source.origins[i]
         if t >= bar.end:
-            if not time_allowed(t):
-                failed_ms[0] = t
-                return TIME_REFUSED
             if bar.count and _append(bars, &bar) != DONE:
                 return NO_MEMORY
             bar.ts = frame_floor(frame, t)
@@ -1368,7 +1366,7 @@ cdef int64_t _trade_time(object value) except? -1:
     if value is None:
         return INT64_MAX
     try:
-        return value
+        return PyNumber_Index(value)
     except OverflowError:
         return INT64_MAX
     except TypeError:
