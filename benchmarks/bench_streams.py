@@ -166,9 +166,9 @@ def test_cost_of_a_message(benchmark: Any, port: int, way: str, load: str) -> No
     ("load", "way", "promised"),
     [
         ("paced", "watch_ohlcv", 3.0),
-        ("paced", "watch_ohlcv_for_symbols", 4.0),
-        ("flooded", "watch_ohlcv", 5.0),
-        ("flooded", "watch_ohlcv_for_symbols", 4.0),
+        ("paced", "watch_ohlcv_for_symbols", 5.0),
+        ("flooded", "watch_ohlcv", 10.0),
+        ("flooded", "watch_ohlcv_for_symbols", 10.0),
     ],
 )
 def test_ratios(port: int, load: str, way: str, promised: float) -> None:
