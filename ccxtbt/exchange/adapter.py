@@ -9,6 +9,7 @@ offered to a tap before ccxt parses them, and a subscription learns when its mes
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +60,15 @@ class Hooks:
     tap: Tap | None = None
 
 
+# ccxt's errors quote the address that failed, and the query of a private one carries its signature.
+_QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
+
+
+def _without_query(error: ccxt.BaseError) -> ccxt.BaseError:
+    error.args = tuple(_QUERY.sub(r"\1", arg) if isinstance(arg, str) else arg for arg in error.args)
+    return error
+
+
 class CommonMixin:
     """Hooks of both classes."""
 
@@ -83,6 +93,13 @@ class AsyncMixin(CommonMixin, CountedAsync):
         hooks = self.ccxtbt_hooks
         factor = hooks.budget.facts.weight_per_cost
         self.throttler = AsyncThrottle(hooks.budget.requests, factor=factor, orders=hooks.key.orders)
+
+    async def fetch(self, url: str, *more: Any, **named: Any) -> Any:
+        """Send a request; an error tells its address without the query."""
+        try:
+            return await super().fetch(url, *more, **named)
+        except ccxt.BaseError as error:
+            raise _without_query(error)  # noqa: B904  # the same error, with its own cause
 
     def client(self, url: str) -> Any:
         """Return ccxt's client for `url` on the wire of this context, tapped."""
@@ -116,6 +133,13 @@ class SyncMixin(CommonMixin, CountedSync):
             else:
                 clock.synced(told_ms, sent_s, clock.monotonic())
         return clock.now_ms()
+
+    def fetch(self, url: str, *more: Any, **named: Any) -> Any:
+        """Send a request; an error tells its address without the query."""
+        try:
+            return super().fetch(url, *more, **named)
+        except ccxt.BaseError as error:
+            raise _without_query(error)  # noqa: B904  # the same error, with its own cause
 
     def throttle(self, cost: float | None = None) -> None:
         """Wait for the shared budget."""

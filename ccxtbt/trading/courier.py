@@ -192,9 +192,9 @@ class Courier:
             except Exception as error:  # noqa: BLE001  # a look-up that fails is made again; the order stays open
                 logger.warning("The trades of %s could not be looked up: %s", symbol, error)
                 continue
-            self._complete_ms[symbol] = asked_ms
             for trade in trades:
-                self._put(fill_fact(trade))
+                self.trade(trade)
+            self._complete_ms[symbol] = asked_ms
         for order_id, client_id, symbol in orders:
             if order_id is None and client_id in self._ids and not self._ids[client_id].done():
                 continue

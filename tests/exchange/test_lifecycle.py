@@ -10,11 +10,12 @@ import threading
 import time
 
 import backtrader as bt
+import ccxt
 import psutil
 import pytest
 
 from ccxtbt import CCXTStore
-from ccxtbt.errors import ConfigError
+from ccxtbt.errors import ConfigError, TryLaterError
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.account import Account
 from ccxtbt.sim.server import API_KEY, SECRET
@@ -405,3 +406,20 @@ def test_two_accounts_and_two_exchanges_in_one_cerebro_share_one_inbox(simulator
     assert one.connection.orders is not two.connection.orders
     assert three.connection.limiter is not one.connection.limiter
     assert not io_threads()
+
+
+def test_a_failed_private_request_is_told_without_its_signature(simulator):
+    server = simulator((BTC,))
+    server.faults.html(502, path="/api/v3/account", times=0)
+    store = store_of(server, retries=0)
+    store.start()
+    try:
+        with pytest.raises(ccxt.ExchangeNotAvailable) as told:
+            store.exchange.fetch_balance()
+        assert "/api/v3/account" in str(told.value)
+        assert "signature" not in str(told.value)
+        with pytest.raises(TryLaterError) as told:
+            run(store, store.getdata(dataname="BTC/USDT", **SECONDS), broker=store.getbroker(), until=lambda w: True)
+        assert "signature" not in str(told.value) + str(told.value.__cause__)
+    finally:
+        store.stop()
