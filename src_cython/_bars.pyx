@@ -303,7 +303,7 @@ cdef struct Repeat:
 
 
 cdef struct Piece:
-    # A segment cut for the copy: see `_Plan.cut`.
+    # A segment, or a part of it, as it is copied: see `_Plan.cut`.
     Py_ssize_t start
     int32_t count
     int32_t source
@@ -329,7 +329,7 @@ cdef inline bint _earlier(Head a, Head b) noexcept nogil:
 
 
 cdef class _Plan:
-    """Segments in the order of the result; made and carried out without the GIL.
+    """What makes the result, piece by piece; found and carried out without the GIL.
 
     First the times alone are read and merged into a plan, which gives the size of the result; then the bars are copied
     once, to where they belong.
@@ -343,9 +343,8 @@ cdef class _Plan:
     cdef Py_ssize_t run_room
     cdef Head* heap
     cdef Py_ssize_t head_count
-    cdef Segment* segments
-    cdef Py_ssize_t segment_count
-    cdef Py_ssize_t segment_room
+    cdef Segment last               # the bars planned last; those before it are cut into pieces already
+    cdef Py_ssize_t last_at         # where it begins in the result
     cdef Repeat* repeated
     cdef Py_ssize_t repeated_count
     cdef Py_ssize_t repeated_room
@@ -387,7 +386,6 @@ cdef class _Plan:
         free(self.sources)
         free(self.runs)
         free(self.heap)
-        free(self.segments)
         free(self.repeated)
         free(self.pieces)
         free(self.flat_closes)
@@ -396,28 +394,18 @@ cdef class _Plan:
     # -- what a plan is made of
 
     cdef int add(self, Py_ssize_t source, Py_ssize_t start, Py_ssize_t count, int step) noexcept nogil:
-        cdef Segment* last
+        cdef Segment* last = &self.last
         self.size += count
-        if self.segment_count:
-            last = &self.segments[self.segment_count - 1]
-            if (
-                last.source == source
-                and last.start + step * last.count == start
-                and last.step == step
-                and last.flats == 0
-            ):
-                last.count += count
-                return DONE
-        if self.segment_count == self.segment_room:
-            if _grow(<void**> &self.segments, &self.segment_room, sizeof(Segment)) != DONE:
-                return NO_MEMORY
-        last = &self.segments[self.segment_count]
+        if last.source == source and last.start + step * last.count == start and last.step == step and last.flats == 0:
+            last.count += count
+            return DONE
+        if self.cut() != DONE:
+            return NO_MEMORY
         last.source = source
         last.start = start
         last.count = count
         last.flats = 0
         last.step = step
-        self.segment_count += 1
         return DONE
 
     cdef int leave_out(self, Py_ssize_t source, Py_ssize_t start, Py_ssize_t count, int step) noexcept nogil:
@@ -439,16 +427,14 @@ cdef class _Plan:
 
     cdef int replace(self, Py_ssize_t source, Py_ssize_t at, int step) noexcept nogil:
         # The last bar planned, which is never a flat one, by another of its open time.
-        cdef Segment* last = &self.segments[self.segment_count - 1]
-        cdef Py_ssize_t old_source = last.source
-        cdef Py_ssize_t old_at = last.start + last.step * (last.count - 1)
+        cdef Segment old = self.last
         cdef int outcome
-        last.count -= 1
+        self.last.count -= 1
         self.size -= 1
-        if last.count == 0:
-            self.segment_count -= 1
         outcome = self.add(source, at, 1, step)
-        return outcome if outcome != DONE else self.leave_out(old_source, old_at, 1, 1)
+        if outcome == DONE:
+            outcome = self.leave_out(old.source, old.start + old.step * (old.count - 1), 1, 1)
+        return outcome
 
     cdef int fill(self, int64_t from_ms, int64_t to_ms) noexcept nogil:
         # Treat what is missing between two times by the policy.
@@ -463,7 +449,46 @@ cdef class _Plan:
             return GAP_TOO_LONG
         self.flat += <Py_ssize_t> missing
         self.size += <Py_ssize_t> missing
-        self.segments[self.segment_count - 1].flats += <Py_ssize_t> missing
+        self.last.flats += <Py_ssize_t> missing
+        return DONE
+
+    cdef int cut(self) noexcept nogil:
+        """Cut the last segment into pieces that are copied without a branch that has to be guessed.
+
+        Gaps and repeats leave segments of all lengths. To guess each one's wrongly, once for every row, costs more than
+        to copy it: so short pieces are all copied as if they were equally long. The copy goes from the last piece to
+        the first, and what was too much before a piece is overwritten by the piece before it.
+        """
+        cdef Segment* segment = &self.last
+        cdef Py_ssize_t start = segment.start
+        cdef Py_ssize_t count = segment.count
+        cdef Piece* piece
+        while count:
+            if self.piece_count == self.piece_room:
+                if _grow(<void**> &self.pieces, &self.piece_room, sizeof(Piece)) != DONE:
+                    return NO_MEMORY
+            piece = &self.pieces[self.piece_count]
+            piece.how = PIECE_SHORT
+            piece.source = <int32_t> segment.source
+            piece.start = start
+            piece.count = <int32_t> min(count, SHORT_PIECE)
+            if segment.step != 1:
+                piece.how = PIECE_TURNED
+            elif (
+                count >= WHOLE_PIECE
+                or self.last_at + piece.count < SHORT_PIECE
+                or start + piece.count < SHORT_PIECE
+                or segment.flats > SHORT_FLATS
+            ):
+                piece.how = PIECE_WHOLE
+            if piece.how != PIECE_SHORT:
+                piece.count = <int32_t> min(count, PIECE_LIMIT)
+            count -= piece.count
+            piece.flats = 0 if count else <int32_t> segment.flats
+            start += segment.step * piece.count
+            self.last_at += piece.count + piece.flats
+            self.flat_places += piece.flats != 0
+            self.piece_count += 1
         return DONE
 
     # -- runs and their heads
@@ -575,7 +600,10 @@ cdef class _Plan:
             return outcome
         # A source is not sorted, or seems to hold what is refused: now for certain.
         self.run_count = 0
-        self.segment_count = 0
+        self.piece_count = 0
+        self.flat_places = 0
+        self.last_at = 0
+        self.last.count = 0
         self.repeated_count = 0
         self.size = 0
         self.flat = 0
@@ -772,50 +800,6 @@ cdef class _Plan:
             outcome = self.copy(ts, rows, origins)
         self.check(outcome)
         return ts_ms, ohlcv, origin
-
-    cdef int cut(self) noexcept nogil:
-        """Cut the segments into pieces that are copied without a branch that has to be guessed.
-
-        Gaps and repeats leave segments of all lengths. To guess each one's wrongly, once for every row, costs more than
-        to copy it: so short pieces are all copied as if they were equally long. The copy goes from the last piece to
-        the first, and what was too much before a piece is overwritten by the piece before it.
-        """
-        cdef Segment* segment = self.segments
-        cdef Segment* end = self.segments + self.segment_count
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t count, start
-        cdef Piece piece
-        while segment != end:
-            start = segment.start
-            count = segment.count
-            piece.source = <int32_t> segment.source
-            while count:
-                piece.how = PIECE_SHORT
-                piece.start = start
-                piece.count = <int32_t> min(count, SHORT_PIECE)
-                if segment.step != 1:
-                    piece.how = PIECE_TURNED
-                elif (
-                    count >= WHOLE_PIECE
-                    or at + piece.count < SHORT_PIECE
-                    or start + piece.count < SHORT_PIECE
-                    or segment.flats > SHORT_FLATS
-                ):
-                    piece.how = PIECE_WHOLE
-                if piece.how != PIECE_SHORT:
-                    piece.count = <int32_t> min(count, PIECE_LIMIT)
-                count -= piece.count
-                piece.flats = 0 if count else <int32_t> segment.flats
-                start += segment.step * piece.count
-                at += piece.count + piece.flats
-                self.flat_places += piece.flats != 0
-                if self.piece_count == self.piece_room:
-                    if _grow(<void**> &self.pieces, &self.piece_room, sizeof(Piece)) != DONE:
-                        return NO_MEMORY
-                self.pieces[self.piece_count] = piece
-                self.piece_count += 1
-            segment += 1
-        return DONE
 
     cdef int copy(self, int64_t* ts, double* rows, uint8_t* origins) noexcept nogil:
         # Row by row: six fresh arrays side by side would drive each other's pages out of the cache.
