@@ -15,8 +15,9 @@ from ccxtbt.errors import ConfigError, DataError
 from ccxtbt.market.timeframes import parse
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.math cimport NAN
@@ -1333,10 +1334,12 @@ cdef inline tuple _bar_tuple(Bar* bar):
     return (bar.ts, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
-cdef double _number(object value) except? -1.0:
+cdef inline double _number(object value) except? -1.0:
+    return PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else _other_number(value)
+
+
+cdef double _other_number(object value) except? -1.0:
     # None is NaN, as in ccxt's structures; a number or its text is the number.
-    if PyFloat_CheckExact(value):
-        return PyFloat_AS_DOUBLE(value)
     if value is None:
         return NAN
     try:
@@ -1345,7 +1348,16 @@ cdef double _number(object value) except? -1.0:
         raise DataError(f"A trade has {value!r} where a number is due: give ccxt's unified trades.") from None
 
 
-cdef int64_t _trade_time(object value) except? -1:
+cdef inline int64_t _trade_time(object value) except? -1:
+    cdef int overflow = 0
+    cdef int64_t time_ms
+    if PyLong_CheckExact(value):
+        time_ms = PyLong_AsLongLongAndOverflow(value, &overflow)
+        return INT64_MAX if overflow else time_ms
+    return _other_time(value)
+
+
+cdef int64_t _other_time(object value) except? -1:
     # A time outside the allowed ones stands for what is none.
     if value is None:
         return INT64_MAX
@@ -1432,6 +1444,7 @@ cdef class TradeBars:
     cdef int turn(self, int64_t ts_ms, double price, double amount, Bar* closed) noexcept nogil:
         # Take a trade that is not of the open bar; whether it closed a bar, which is then in `closed`.
         cdef bint was_open = self.bar.count > 0
+        cdef int64_t open_ms = self.bar.end
         if not time_allowed(ts_ms):
             self.skipped += 1
             return False
@@ -1440,30 +1453,52 @@ cdef class TradeBars:
             return False
         if was_open:
             closed[0] = self.bar
-        _begin(&self.bar, frame_floor(self.frame, ts_ms), price, amount)
-        self.bar.end = frame_next(self.frame, ts_ms)
-        self.begin_ms = self.bar.ts
+        if not was_open or self.frame.ms == 0 or ts_ms - open_ms >= self.frame.ms:
+            open_ms = frame_floor(self.frame, ts_ms)
+        # Else it is the very next bar, found without a division.
+        _begin(&self.bar, open_ms, price, amount)
+        self.bar.end = open_ms + self.frame.ms if self.frame.ms else frame_next(self.frame, ts_ms)
+        self.begin_ms = open_ms
         return was_open
 
     cdef int take(
         self, const int64_t* ts, const double* price, const double* amount, Py_ssize_t size, Bars* bars
     ) noexcept nogil:
-        cdef Bar bar = self.bar
+        # What most trades touch is kept in local variables, which the compiler keeps in registers.
         cdef Bar closed
-        cdef Py_ssize_t i
-        cdef double p
-        for i in range(size):
-            p = price[i]
-            if not _usable(p):
-                self.skipped += 1
-            elif bar.ts <= ts[i] < bar.end:
-                _extend(&bar, p, amount[i])
-            else:
-                self.bar = bar
-                if self.turn(ts[i], p, amount[i], &closed) and _append(bars, &closed) != DONE:
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t begun
+        cdef int64_t open_ms, end_ms
+        cdef double p, a, high, low, volume
+        while i < size:
+            open_ms = self.bar.ts
+            end_ms = self.bar.end
+            high = self.bar.high
+            low = self.bar.low
+            volume = self.bar.volume
+            begun = i
+            while i < size:
+                p = price[i]
+                if ts[i] < open_ms or ts[i] >= end_ms or not _usable(p):
+                    break
+                high = p if p > high else high
+                low = p if p < low else low
+                a = amount[i]
+                if a == a:
+                    volume += a
+                i += 1
+            if i > begun:
+                self.bar.high = high
+                self.bar.low = low
+                self.bar.close = price[i - 1]
+                self.bar.volume = volume
+                self.bar.count += i - begun
+            if i < size:
+                if not _usable(price[i]):
+                    self.skipped += 1
+                elif self.turn(ts[i], price[i], amount[i], &closed) and _append(bars, &closed) != DONE:
                     return NO_MEMORY
-                bar = self.bar
-        self.bar = bar
+                i += 1
         return DONE
 
     cdef object add_one(self, int64_t ts_ms, double price, double amount):
@@ -1597,7 +1632,25 @@ cdef class TradeBars:
         return _bar_tuple(&self.bar) if self.bar.count else None
 
 
+cdef inline PyObject* _value(dict trade, str key, Py_ssize_t* place) except? NULL:
+    # The value of a key, NULL without one. Trades of one page have their keys in one order: the place at which the last
+    # one had it spares the search in the table; that the key stands there is checked.
+    cdef Py_ssize_t at = place[0]
+    cdef PyObject* found
+    cdef PyObject* value
+    if PyDict_Next(trade, &at, &found, &value) and found == <PyObject*> key:
+        return value
+    at = 0
+    place[0] = 0
+    while PyDict_Next(trade, &at, &found, &value):
+        if found == <PyObject*> key:
+            return value
+        place[0] = at
+    return PyDict_GetItemWithError(trade, key)
+
+
 cdef int _take_dicts(TradeBars to, object trades, Bars* bars) except -1:
+    cdef Py_ssize_t[3] places = [0, 0, 0]
     cdef PyObject* ts_ms
     cdef PyObject* price
     cdef PyObject* amount
@@ -1609,9 +1662,9 @@ cdef int _take_dicts(TradeBars to, object trades, Bars* bars) except -1:
     for trade in <list> trades:
         if not isinstance(trade, dict):
             raise ConfigError(f"A trade is a dict, not {type(trade).__name__}.")
-        ts_ms = PyDict_GetItemWithError(trade, "timestamp")
-        price = PyDict_GetItemWithError(trade, "price")
-        amount = PyDict_GetItemWithError(trade, "amount")
+        ts_ms = _value(trade, "timestamp", &places[0])
+        price = _value(trade, "price", &places[1])
+        amount = _value(trade, "amount", &places[2])
         p = NAN if price == NULL else _number(<object> price)
         if not _usable(p):
             to.skipped += 1
