@@ -37,7 +37,8 @@ from _frame cimport (
     frame_next,
     time_allowed,
 )
-from _words cimport copy_lot, copy_words, eight_in_step, how_many_in_step, rise_end, same_double, words_differ
+from _prefetch cimport prefetch
+from _words cimport READ_AHEAD, copy_lot, copy_words, eight_in_step, how_many_in_step, rise_end, same_double, words_differ
 
 Merged = namedtuple("Merged", "ts_ms ohlcv origin corrected_ms repeats", module="ccxtbt._bars")
 Merged.__doc__ = """What `merge` returns.
@@ -673,6 +674,7 @@ cdef class _Plan:
             expected_ms = self.expected_ms
             if watching and length_ms and run.step == 1 and ts[at] == expected_ms:
                 while run.end - at > 8 and ts[at + 8] <= calm_ms:
+                    prefetch(ts + at, READ_AHEAD)
                     if not eight_in_step(ts + at, length_ms):
                         at += how_many_in_step(ts + at, length_ms)
                         break
@@ -728,7 +730,9 @@ cdef class _Plan:
         cdef Py_ssize_t at_b = b.at
         cdef Py_ssize_t count, i
         cdef int64_t limit_ms = min(TIME_LIMIT, self.surely_closed_ms)
+        cdef int64_t length_ms = self.frame.ms
         cdef int64_t t = ts_a[at_a]
+        cdef int64_t before_ms, expected_ms
         cdef bint watching = self.gaps != GAPS_NONE
         cdef int outcome
         # No third run may have a say: the sibling of the rival and its children are the earliest of the others.
@@ -743,18 +747,22 @@ cdef class _Plan:
             if outcome != DONE:
                 return outcome
             self.expected_ms = t
+        before_ms = self.before_ms
+        expected_ms = self.expected_ms
         while at_a != a.end and at_b != b.end:
             t = ts_a[at_a]
-            if ts_b[at_b] != t or t > limit_ms or t <= self.before_ms or t > self.expected_ms:
+            if ts_b[at_b] != t or t > limit_ms or t <= before_ms or t > expected_ms:
                 break
             if at_a + a.step != a.end and ts_a[at_a + a.step] == t:
                 # Another bar of this time in the earlier run: it comes before the later run's.
                 break
-            self.before_ms = t
+            before_ms = t
             if watching:
-                self.expected_ms = frame_close(self.frame, t)
+                expected_ms = t + length_ms if length_ms else frame_close(self.frame, t)
             at_a += a.step
             at_b += b.step
+        self.before_ms = before_ms
+        self.expected_ms = expected_ms
         count = (at_a - a.at) * a.step
         if self.keep_last:
             outcome = self.add(b.source, b.at, count, b.step)

@@ -55,12 +55,13 @@ cdef inline bint words_differ(const void* a, const void* b, Py_ssize_t count, in
 
 
 cdef inline bint eight_in_step(const int64_t* ts, int64_t step_ms) noexcept nogil:
-    # Whether each of the next eight times is one step after the one before it.
-    cdef uint64_t difference = 0
-    cdef Py_ssize_t i
-    for i in range(8):
-        difference |= (<uint64_t> ts[i + 1] - <uint64_t> ts[i]) ^ <uint64_t> step_ms
-    return difference == 0
+    # Whether each of the next eight times is one step after the one before it. Without a loop, since this is where most
+    # of the time over a plan goes.
+    cdef const uint64_t* t = <const uint64_t*> ts
+    cdef uint64_t step = <uint64_t> step_ms
+    cdef uint64_t first = (t[1] - t[0] ^ step) | (t[2] - t[1] ^ step) | (t[3] - t[2] ^ step) | (t[4] - t[3] ^ step)
+    cdef uint64_t second = (t[5] - t[4] ^ step) | (t[6] - t[5] ^ step) | (t[7] - t[6] ^ step) | (t[8] - t[7] ^ step)
+    return (first | second) == 0
 
 
 cdef inline Py_ssize_t how_many_in_step(const int64_t* ts, int64_t step_ms) noexcept nogil:
