@@ -1065,9 +1065,9 @@ cdef struct Bar:
     int64_t ts
     int64_t end        # its close; of a tick bar the time of its last trade
     double open
-    double high
-    double low
+    double high        # apart from `low`: side by side gcc keeps both in one register and repacks it for every trade
     double close
+    double low
     double volume
     int64_t count      # of bars or trades in it
     uint8_t origin
