@@ -38,7 +38,16 @@ from _frame cimport (
     time_allowed,
 )
 from _prefetch cimport prefetch
-from _words cimport READ_AHEAD, copy_lot, copy_words, eight_in_step, how_many_in_step, rise_end, same_double, words_differ
+from _words cimport (
+    READ_AHEAD,
+    copy_lot,
+    copy_words,
+    eight_in_step,
+    how_many_in_step,
+    rise_end,
+    same_double,
+    words_differ,
+)
 
 Merged = namedtuple("Merged", "ts_ms ohlcv origin corrected_ms repeats", module="ccxtbt._bars")
 Merged.__doc__ = """What `merge` returns.
