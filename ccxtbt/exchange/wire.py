@@ -36,6 +36,10 @@ FrameTap = Callable[[str | bytes], bool]
 SENDER: ContextVar[Sender | None] = ContextVar("SENDER", default=None)
 
 
+def _drop(data: str | bytes) -> bool:
+    return True
+
+
 def _see(future: Any) -> None:
     if not future.cancelled():
         future.exception()
@@ -72,6 +76,11 @@ class Wire:
         """Forget what `sender` subscribed to, so that the same can be asked for in another message."""
         for client in self.clients:
             client.subscriptions.forget(sender)
+
+    def mute(self) -> None:
+        """Drop whatever still comes."""
+        for client in self.clients:
+            client.tap = _drop
 
     async def close(self) -> None:
         """End the connections; what is watched on them must be cancelled before."""

@@ -44,6 +44,30 @@ class BarFrame(NamedTuple):
     closed: bool
 
 
+class Trade(NamedTuple):
+    """One public trade.
+
+    Attributes
+    ----------
+    id : str
+        The exchange's own; '' where it gives none.
+    ts_ms : int
+        When it happened, by the exchange.
+    price : float
+        In quote currency.
+    amount : float
+        In base currency (contracts where the exchange counts so).
+    side : str
+        The taker's: 'buy' or 'sell'; '' where the exchange does not say.
+    """
+
+    id: str
+    ts_ms: int
+    price: float
+    amount: float
+    side: str
+
+
 # Raw frame -> its bars; none for a frame of any other kind.
 Reader = Callable[[str | bytes], tuple[BarFrame, ...]]
 
