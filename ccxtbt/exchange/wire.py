@@ -57,14 +57,17 @@ class Wire:
         Unlike that of any other wire of this exchange.
     ping_s : float
         Longest time between two pings.
-    tap : callable
+
+    Attributes
+    ----------
+    tap : callable or None
         Sees each raw frame before ccxt does; True: ccxt is not to see it.
     """
 
-    def __init__(self, name: str, ping_s: float, tap: FrameTap) -> None:
+    def __init__(self, name: str, ping_s: float) -> None:
         self.name = name
         self.ping_s = ping_s
-        self.tap = tap
+        self.tap: FrameTap | None = None
         self.clients: list[TappedClient] = []
 
     @property

@@ -15,12 +15,11 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ccxtbt.exchange.connection import Connection
-from ccxtbt.exchange.wire import SENDER, WIRE, Wire
-from ccxtbt.market.frames import DIALECTS
+from ccxtbt.exchange.wire import SENDER, WIRE, FrameTap, Wire
+from ccxtbt.market.frames import DIALECTS, Dialect
 from ccxtbt.market.handover import Bar, Origin
 from ccxtbt.market.subscriptions import (
     BARS,
@@ -95,7 +94,7 @@ class Streams:
             word = self._connection.facts.stream_timeframes.get(timeframe, timeframe)
             patience_s = min(SILENT_BARS * parse(timeframe).nominal_ms / 1000 + SILENT_S, SILENT_MAX_S)
             dialect, rest = self._dialect, self._connection.rest
-            name = dialect.key(rest, symbol, word) if dialect is not None else None
+            name = dialect.bars_key(rest, symbol, word) if dialect is not None else None
             known = BarSubscription(symbol, timeframe, word, self._here_s(patience_s), read=name is not None)
             if name is not None:
                 self._names_of(symbol).bars[name] = known
@@ -106,9 +105,14 @@ class Streams:
 
     def subscribe_trades(self, symbol: str, listener: TradeListener) -> None:
         """Stream the trades of `symbol`; calls within a moment share messages and sockets."""
+        dialect, rest = self._dialect, self._connection.rest
+        if dialect is not None:
+            symbol = dialect.book(rest, symbol)
         known = self._subscriptions.get((TRADES.noun, symbol, ""))
         if not isinstance(known, TradeSubscription):
-            known = TradeSubscription(symbol, self._here_s(SILENT_TRADES_S), read=False)
+            known = TradeSubscription(symbol, self._here_s(SILENT_TRADES_S), read=dialect is not None)
+            if dialect is not None:
+                self._names_of(symbol).trades[dialect.trades_key(rest, symbol)] = known
             self._begin(known)
         known.listeners = (*known.listeners, listener)
         if known.live:
@@ -155,28 +159,39 @@ class Streams:
 
     def wire(self, kind: Kind) -> Wire:
         """Return a wire for a new socket, whose frames go to the subscriptions of a kind of market."""
-        return Wire(f"streams-{next(self._names)}", self._connection.facts.ping_s, self._tap_of(kind))
+        wire = Wire(f"streams-{next(self._names)}", self._connection.facts.ping_s)
+        if self._dialect is not None:
+            wire.tap = self._tap_of(wire, self._named.setdefault(kind, Named()), self._dialect)
+        return wire
 
-    def _tap_of(self, kind: Kind) -> Callable[[str | bytes], bool]:
-        if self._dialect is None:
-            return lambda data: False
-        named = self._named.setdefault(kind, Named()).bars
-        read, now_s, by = self._dialect.read, time.monotonic, Origin.WS
+    @staticmethod
+    def _tap_of(wire: Wire, named: Named, dialect: Dialect) -> FrameTap:
+        read_bars, read_trades, bars_of, trades_of = dialect.bars, dialect.trades, named.bars.get, named.trades.get
+        now_s, by = time.monotonic, Origin.WS
+
+        def read(data: str | bytes) -> bool:
+            taken = False
+            for bar in read_bars(data) if read_bars is not None else ():
+                bars = bars_of(bar[:2])
+                if bars is not None:
+                    bars.frame(tuple.__new__(Bar, (*bar[2:8], by)), bar.closed, now_s())
+                    taken = True
+            if taken:
+                return True
+            for market_id, found in read_trades(data).items():
+                trades = trades_of(market_id)
+                if trades is not None:
+                    trades.trades(found, wire, now_s())
+                    taken = True
+            return taken
 
         def tap(data: str | bytes) -> bool:
-            taken = False
             try:
-                frames = read(data)
+                return read(data)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 # ccxt says what it thinks of such a frame; the connection is none the worse for it.
                 logger.warning("A frame cannot be read (%s: %s).", type(error).__name__, error)
                 return False
-            for frame in frames:
-                subscription = named.get(frame[:2])
-                if subscription is not None:
-                    subscription.frame(tuple.__new__(Bar, (*frame[2:8], by)), frame.closed, now_s())
-                    taken = True
-            return taken
 
         return tap
 
@@ -232,6 +247,7 @@ class Named:
 
     def __init__(self) -> None:
         self.bars: dict[tuple[str, str], BarSubscription] = {}
+        self.trades: dict[str, TradeSubscription] = {}
 
 
 class Group:
