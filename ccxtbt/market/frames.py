@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ccxtbt._frames import binance_kline
+from ccxtbt._frames import BinanceReader, binance_kline, binance_trade
 
 
 class BarFrame(NamedTuple):
@@ -268,6 +268,10 @@ def trades_of_binance(data: str | bytes) -> Trades:
     Source: developers.binance.com, WebSocket Streams, "Trade Streams" and "Aggregate Trade Streams": `m` is "Is the
     buyer the market maker?". Futures also show there, at a price of 0, what was no trade.
     """
+    row = binance_trade(data)
+    if row is not None:
+        market_id, *trade = row
+        return {market_id: [Trade._make(trade)]}
     message = _message(data, 'rade","E"')
     event = message.get("data", message)
     if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
@@ -467,6 +471,9 @@ class Dialect:
         The volume of inverse contracts stands where that of all markets does; else ccxt's parser reads their bars.
     one_book : tuple of (str, str) or ()
         Markets whose symbol ends so are the same as those that end so: frames name the latter.
+    reader : callable or None
+        Makes a compiled reader of the socket's bytes, see `ccxtbt._frames.BinanceReader`; what that leaves is for the
+        others.
     """
 
     bars: Reader | None
@@ -475,14 +482,15 @@ class Dialect:
     own_words: bool = False
     inverse: bool = False
     one_book: tuple[str, str] | tuple[()] = ()
+    reader: Callable[..., Any] | None = None
 
-    def bars_key(self, exchange: Any, symbol: str, word: str) -> tuple[str, str] | None:
-        """Return (market, timeframe) as frames name them; None where ccxt's parser must do."""
+    def bars_key(self, exchange: Any, symbol: str, word: str) -> str | None:
+        """Return market and timeframe as frames name them, with a space between; None where ccxt's parser must do."""
         market = exchange.market(symbol)
         if self.bars is None or (market.get("inverse") and not self.inverse):
             return None
         words = exchange.options["timeframes"] if self.own_words else exchange.timeframes
-        return self.name(market), str(words.get(word, word))
+        return f"{self.name(market)} {words.get(word, word)}"
 
     def trades_key(self, exchange: Any, symbol: str) -> str:
         """Return the market as frames of trades name it."""
@@ -497,7 +505,7 @@ class Dialect:
         return symbol
 
 
-_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True)
+_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, reader=BinanceReader)
 
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,

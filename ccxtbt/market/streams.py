@@ -15,11 +15,12 @@ import itertools
 import logging
 import random
 import time
+from functools import partial
 from typing import Any
 
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.wire import SENDER, WIRE, FrameTap, Wire
-from ccxtbt.market.frames import DIALECTS, Dialect
+from ccxtbt.market.frames import DIALECTS, Dialect, Trade
 from ccxtbt.market.handover import Bar, Origin
 from ccxtbt.market.subscriptions import (
     BARS,
@@ -161,7 +162,10 @@ class Streams:
         """Return a wire for a new socket, whose frames go to the subscriptions of a kind of market."""
         wire = Wire(f"streams-{next(self._names)}", self._connection.facts.ping_s)
         if self._dialect is not None:
-            wire.tap = self._tap_of(wire, self._named.setdefault(kind, Named()), self._dialect)
+            named = self._named.setdefault(kind, Named())
+            wire.tap = self._tap_of(wire, named, self._dialect)
+            if self._dialect.reader is not None:
+                wire.reader = partial(self._dialect.reader, named.bars, named.trades, wire, Bar, Trade, Origin.WS)
         return wire
 
     @staticmethod
@@ -172,7 +176,7 @@ class Streams:
         def read(data: str | bytes) -> bool:
             taken = False
             for bar in read_bars(data) if read_bars is not None else ():
-                bars = bars_of(bar[:2])
+                bars = bars_of(f"{bar.market_id} {bar.interval}")
                 if bars is not None:
                     bars.frame(tuple.__new__(Bar, (*bar[2:8], by)), bar.closed, now_s())
                     taken = True
@@ -243,10 +247,17 @@ class Named:
     """Subscriptions of one kind of market by the names that frames have for them; spot and contracts may share names.
 
     One that nobody listens to any more stays: what still comes for it is not worth a parse.
+
+    Attributes
+    ----------
+    bars : dict
+        By market and timeframe, with a space between them.
+    trades : dict
+        By market.
     """
 
     def __init__(self) -> None:
-        self.bars: dict[tuple[str, str], BarSubscription] = {}
+        self.bars: dict[str, BarSubscription] = {}
         self.trades: dict[str, TradeSubscription] = {}
 
 

@@ -195,15 +195,15 @@ def test_a_frame_of_another_kind_has_no_bars(exchange_id, frame):
 @pytest.mark.parametrize(
     ("exchange_id", "market", "timeframe", "key"),
     [
-        ("binance", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "1h")),
-        ("bybit", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "60")),
+        ("binance", {"id": "BTCUSDT"}, "1h", "BTCUSDT 1h"),
+        ("bybit", {"id": "BTCUSDT"}, "1h", "BTCUSDT 60"),
         ("bybit", {"id": "BTCUSD", "inverse": True}, "1h", None),
-        ("okx", {"id": "BTC-USDT"}, "1Dutc", ("BTC-USDT", "1Dutc")),
-        ("kraken", {"id": "XXBTZUSD"}, "5m", ("BTC/USD", "5")),
-        ("bitget", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "1H")),
-        ("mexc", {"id": "BTC_USDT"}, "1m", ("BTC_USDT", "Min1")),
-        ("htx", {"id": "btcusdt"}, "1h", ("btcusdt", "60min")),
-        ("hyperliquid", {"id": "0", "baseName": "BTC", "swap": True}, "1m", ("BTC", "1m")),
+        ("okx", {"id": "BTC-USDT"}, "1Dutc", "BTC-USDT 1Dutc"),
+        ("kraken", {"id": "XXBTZUSD"}, "5m", "BTC/USD 5"),
+        ("bitget", {"id": "BTCUSDT"}, "1h", "BTCUSDT 1H"),
+        ("mexc", {"id": "BTC_USDT"}, "1m", "BTC_USDT Min1"),
+        ("htx", {"id": "btcusdt"}, "1h", "btcusdt 60min"),
+        ("hyperliquid", {"id": "0", "baseName": "BTC", "swap": True}, "1m", "BTC 1m"),
     ],
 )
 def test_what_a_subscription_is_called_in_frames(exchange_id, market, timeframe, key):
