@@ -3,17 +3,20 @@
     taskset -c 0 python -m pytest --benchmark benchmarks/bench_streams.py
 
 CPU time of the client's process per kline or trade of Binance, 50 symbols on loopback, the server in another process:
-through `Streams` (our reader below ccxt's client), and through ccxt's `watch_ohlcv` or `watch_trades` (a loop a symbol)
-and `watch_ohlcv_for_symbols` or `watch_trades_for_symbols` (one loop). Paced at 1,000 messages a second, and flooded:
-all frames wait in the socket. Connecting is not in the figures.
+through `Streams` (our reader below ccxt's client); through ccxt's `watch_ohlcv` or `watch_trades` (a loop a symbol) and
+`watch_ohlcv_for_symbols` or `watch_trades_for_symbols` (one loop); and through cryptofeed's Binance feed with its own
+callbacks, on uvloop as its `FeedHandler` runs it (its trades are aggregate trades). Paced at 1,000 messages a second,
+and flooded: all frames wait in the socket. Connecting is not in the figures.
 
-Caveats: without TLS and compression; flooded, ccxt's watchers wake once for many messages, which spares them work that
-a strategy that wants each update would have to do.
+Caveats: cryptofeed makes Decimals and keeps the raw dict, which the others do not; without TLS and compression;
+flooded, ccxt's watchers wake once for many messages, which spares them work that a strategy that wants each update
+would have to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -23,10 +26,16 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ccxt
 import ccxt.pro
 import pytest
+import uvloop
+from cryptofeed.connection_handler import ConnectionHandler
+from cryptofeed.defines import CANDLES, TRADES
+from cryptofeed.exchanges import Binance
+from cryptofeed.symbols import Symbols
 
 from ccxtbt.exchange.adapter import redirect
 from ccxtbt.exchange.connection import Account, Connection
@@ -154,14 +163,50 @@ def through_ccxt(port: int, kind: str, load: str, *, together: bool) -> float:
     return asyncio.run(run())
 
 
+def through_cryptofeed(port: int, kind: str, load: str) -> float:
+    told = {f"C{number}-USDT": f"C{number}USDT" for number in range(SYMBOLS)}
+    Symbols.set(Binance.id, told, {"instrument_type": dict.fromkeys(told, "spot")})
+    channel = CANDLES if kind == "kline" else TRADES
+    seen, over = 0, asyncio.Event()
+
+    async def hear(told: Any, received_s: float) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == LOADS[load][1]:
+            over.set()
+
+    async def run() -> float:
+        feed = Binance(symbols=list(told), channels=[channel], callbacks={channel: hear}, candle_closed_only=False)
+        ((connection, subscribe, handle, authenticate),) = feed.connect()
+        stream = "kline" if kind == "kline" else "aggTrade"
+        # It takes addresses of wss alone when it is made.
+        query = urlsplit(connection.address).query
+        connection.address = f"{endpoint(port, stream, load)}/stream?{query}".replace("http:", "ws:")
+        handler = ConnectionHandler(connection, subscribe, handle, authenticate, retries=0, timeout=-1)
+        handler.start(asyncio.get_running_loop())
+        await asyncio.sleep(CONNECT_S)
+        began_s = time.process_time()
+        assert seen == 0
+        await asyncio.wait_for(over.wait(), 60)
+        spent_s = time.process_time() - began_s
+        handler.running = False
+        await connection.close()
+        return spent_s
+
+    return uvloop.run(run())
+
+
 WAYS: dict[str, Callable[[int, str, str], float]] = {
     "ours": ours,
     "ccxt, a loop a symbol": partial(through_ccxt, together=False),
     "ccxt, one loop": partial(through_ccxt, together=True),
+    "cryptofeed": through_cryptofeed,
 }
 
 
 def spent_us(way: str, port: int, kind: str, load: str) -> float:
+    # What another way left behind is not charged to this one.
+    gc.collect()
     return WAYS[way](port, kind, load) / LOADS[load][1] * 1e6
 
 
@@ -173,7 +218,10 @@ def test_cost_of_a_message(benchmark: Any, port: int, way: str, kind: str, load:
     benchmark.pedantic(lambda: costs.append(spent_us(way, port, kind, load)), rounds=1)
     benchmark.group = f"{kind}, {load}"
     benchmark.extra_info.update(
-        cpu_us_a_message=round(min(costs), 2), ccxt=ccxt.__version__, aiohttp=version("aiohttp")
+        cpu_us_a_message=round(min(costs), 2),
+        ccxt=ccxt.__version__,
+        aiohttp=version("aiohttp"),
+        cryptofeed=version("cryptofeed"),
     )
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/serve_frames.py SYMBOLS
 
-Prints its port. A connection to /KIND/RATE/COUNT/... gets, after its first message, COUNT frames of KIND (kline, trade)
-in turns over the symbols C0USDT, C1USDT, ...: RATE a second, or for a RATE of 0 all of them at once, as fast as the
-client reads; then it is closed.
+Prints its port. A connection to /KIND/RATE/COUNT/... gets, after its first message, COUNT frames of KIND (kline, trade,
+aggTrade) in turns over the symbols C0USDT, C1USDT, ...: RATE a second, or for a RATE of 0 all of them at once, as fast
+as the client reads; then it is closed. One that names its streams in the address sends no message and gets combined
+frames, as on Binance.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def trade(number: int, symbols: int) -> str:
     )
 
 
-KINDS = {"kline": kline, "trade": trade}
+def agg_trade(number: int, symbols: int) -> str:
+    return trade(number, symbols).replace('"trade"', '"aggTrade"').replace('"t":', '"a":')
+
+
+KINDS = {"kline": kline, "trade": trade, "aggTrade": agg_trade}
 
 
 def packed(text: str) -> bytes:
@@ -55,8 +60,13 @@ async def serve(request: web.Request) -> web.WebSocketResponse:
     frames = [KINDS[kind](number, request.app["symbols"]) for number in range(int(count_text))]
     ws = web.WebSocketResponse(compress=False, autoping=True)
     await ws.prepare(request)
-    asked = await ws.receive_json()
-    await ws.send_json({"result": None, "id": asked["id"]})
+    if "streams" in request.query:
+        frames = [
+            f'{{"stream":"c{i % request.app["symbols"]}usdt@{kind}","data":{text}}}' for i, text in enumerate(frames)
+        ]
+    else:
+        asked = await ws.receive_json()
+        await ws.send_json({"result": None, "id": asked["id"]})
     reader = asyncio.ensure_future(ws.receive())
     # Time for a client to be done with connecting, before its cost is counted.
     await asyncio.sleep(1.5)
