@@ -1,6 +1,5 @@
 """WebSocket frames to bars and trades, without a parse of the whole."""
 
-from collections.abc import Callable
 from typing import Any, Self, final
 
 def binance_kline(
@@ -76,8 +75,11 @@ class BinanceReader:
         trade: type[tuple[Any, ...]],
         origin: object,
     ) -> None: ...
-    def before(self, inner: Callable[[bytes], tuple[bool, bytes]]) -> Self:
-        """Give what is not taken to `inner`, aiohttp's ``feed_data``."""
+    def before(self, inner: Any) -> Self:
+        """Give what is not taken to `inner`, aiohttp's reader."""
+
+    def feed_eof(self) -> None:
+        """Tell `inner` that the connection has ended."""
 
     def mute(self) -> None:
         """Take nothing any more."""

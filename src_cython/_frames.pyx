@@ -280,7 +280,7 @@ def binance_trade(frame):
 
 
 cdef class BinanceReader:
-    cdef object _inner, _source, _bar, _trade, _origin, _now_s
+    cdef object _inner, _pass_on, _source, _bar, _trade, _origin, _now_s
     cdef dict _bars, _trades
     cdef bytes _tail
     cdef Py_ssize_t _passing
@@ -291,12 +291,15 @@ cdef class BinanceReader:
         self._bar, self._trade, self._origin = bar, trade, origin
         self._tail = b""
         self._passing = 0
-        self._inner = None
+        self._inner = self._pass_on = None
         self.heard_s = monotonic()
 
     def before(self, inner):
-        self._inner = inner
+        self._inner, self._pass_on = inner, inner.feed_data
         return self
+
+    def feed_eof(self):
+        self._inner.feed_eof()
 
     def mute(self):
         # Frames of subscriptions that are not known are left to others.
@@ -336,7 +339,7 @@ cdef class BinanceReader:
                 p += size
                 continue
             if kept < p:
-                failed = self._inner(PyBytes_FromStringAndSize(kept, p - kept))
+                failed = self._pass_on(PyBytes_FromStringAndSize(kept, p - kept))
                 if failed[0]:
                     return failed
             p += size
@@ -344,9 +347,9 @@ cdef class BinanceReader:
         if p < end:
             self._tail = PyBytes_FromStringAndSize(p, end - p)
         if kept == start and p == end:
-            return self._inner(chunk)
+            return self._pass_on(chunk)
         if kept < p:
-            return self._inner(PyBytes_FromStringAndSize(kept, p - kept))
+            return self._pass_on(PyBytes_FromStringAndSize(kept, p - kept))
         return False, b""
 
     cdef bint take(self, const char *p, Py_ssize_t size) except -1:

@@ -42,8 +42,11 @@ class FrameReader(Protocol):
 
     heard_s: float
 
-    def before(self, inner: Callable[[bytes], tuple[bool, bytes]]) -> Self:
-        """Give what is not taken to `inner`."""
+    def before(self, inner: Any) -> Self:
+        """Give what is not taken to `inner`, aiohttp's reader."""
+
+    def feed_eof(self) -> None:
+        """Tell `inner` that the connection has ended."""
 
     def mute(self) -> None:
         """Take nothing any more."""
@@ -194,7 +197,7 @@ class TappedClient(Client):
         protocol = getattr(connection._conn, "protocol", None)
         inner = getattr(protocol, "_payload_parser", None)
         if self.reader is not None and protocol is not None and inner is not None:
-            protocol._payload_parser = self.reader.before(inner.feed_data)
+            protocol._payload_parser = self.reader.before(inner)
         return connection
 
     def future(self, message_hash: str) -> Any:

@@ -134,9 +134,13 @@ def test_no_trade_is_lost_or_told_twice_where_the_socket_is_replaced(simulator, 
 def test_a_break_is_told_and_trades_go_on(simulator, client):
     server = simulator([BTC], speed=SPEED)
     ear = Ear()
-    client(server).do("subscribe_trades", "BTC/USDT", ear)
+    client(server, replace(QUICK, ping_s=30.0)).do("subscribe_trades", "BTC/USDT", ear)
     wait_until(lambda: len(ear.heard) > 20)
+    began_s = time.monotonic()
     assert server.abort_connections() == 1
+    # The socket's own end is the news, not the silence of a ping that nobody answers.
+    wait_until(lambda: "down" in ear.events, limit_s=10)
+    assert time.monotonic() - began_s < 5
     wait_until(lambda: ear.events == ["up", "down", "up"])
     seen = len(ear.heard)
     wait_until(lambda: len(ear.heard) > seen + 20)
