@@ -114,6 +114,11 @@ class Wire:
             if client.reader is not None:
                 client.reader.mute()
 
+    def break_off(self, reason: str) -> None:
+        """Take the connections for dead: whoever watches on them hears it as of any other break."""
+        for client in self.clients:
+            client.on_error(NetworkError(reason))
+
     async def close(self) -> None:
         """End the connections; what is watched on them must be cancelled before."""
         for client in self.clients:
@@ -181,6 +186,8 @@ class TappedClient(Client):
             client.tap = wire.tap
             client.reader = wire.reader() if wire.reader is not None else None
             client.keepAlive = min(client.keepAlive, wire.ping_s * 1000)
+            # It takes the place of one to the same address that has ended.
+            wire.clients = [each for each in wire.clients if each.url != client.url]
             wire.clients.append(client)
 
     @property
