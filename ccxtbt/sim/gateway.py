@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from ccxtbt.sim.binance import Binance, opening, without_host
 from ccxtbt.sim.binance_access import Refusal
 from ccxtbt.sim.binance_limits import Counter, Limits
 from ccxtbt.sim.binance_user import Request
-from ccxtbt.sim.connection import Connection, frame
+from ccxtbt.sim.connection import Connection, Socket, frame
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
 
@@ -86,10 +86,12 @@ class Gateway:
         if not task.cancelled() and task.exception() is not None:
             log.error("A task of the simulator failed", exc_info=task.exception())
 
-    def abort(self) -> None:
-        """Cut all WebSocket connections."""
-        for connection in list(self.connections.values()):
-            connection.abort()
+    def each(self, socket: Socket | None, act: Callable[[Connection], object]) -> int:
+        """Do something to all WebSocket connections, or to those of one kind; return how many there were."""
+        chosen = [each for each in self.connections.values() if socket in (None, each.socket)]
+        for connection in chosen:
+            act(connection)
+        return len(chosen)
 
     async def end(self) -> None:
         """Cancel what still runs, once no request can come any more."""
@@ -256,7 +258,10 @@ class Gateway:
         except Refusal as refusal:
             return web.Response(status=refusal.status, body=orjson.dumps(refusal.body()))
         ws = web.WebSocketResponse(timeout=1.0, autoping=False, compress=False)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionResetError:  # the client left before its turn came
+            return ws
         close = next((rule for rule in rules if rule.action == "close"), None)
         if close is not None:
             await ws.close(code=close.args["code"])

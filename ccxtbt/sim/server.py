@@ -17,6 +17,7 @@ from ccxtbt.sim.binance_json import account_position, balance_update
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.clock import SimClock
 from ccxtbt.sim.connection import Connection, Socket, frame
+from ccxtbt.sim.control import Control
 from ccxtbt.sim.events import BalanceEvent
 from ccxtbt.sim.faults import Faults
 from ccxtbt.sim.gateway import Gateway, Reports
@@ -54,6 +55,8 @@ class SimServer:
         Whether the user stream's reports of an order leave before its answer, after it, or by turns.
     pump_ms
         Real time between two steps of the exchange.
+    control
+        Whether it takes orders from other processes: see `Control`.
 
     Attributes
     ----------
@@ -74,6 +77,7 @@ class SimServer:
         limits: Limits | None = None,
         reports: Reports = "mixed",
         pump_ms: float = 5.0,
+        control: bool = False,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -87,6 +91,7 @@ class SimServer:
         self.usage = self.binance.usage
         self.requests = self.gateway.requests
         self.connections = self.gateway.connections
+        self._handle = Control(self.gateway).handle if control else self.gateway.handle
         self._pump_s = pump_ms / 1000
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,6 +106,7 @@ class SimServer:
         seed: int = 1,
         speed: float = 1.0,
         start_ms: int = START_MS,
+        began_s: float | None = None,
         history_ms: int = 0,
         quiet_bars: QuietBars = "skip",
         balances: Mapping[str, Decimal | str | int] | None = None,
@@ -115,8 +121,8 @@ class SimServer:
         ----------
         specs, seed, start_ms, history_ms, quiet_bars
             The markets; see `Market`.
-        speed
-            Virtual milliseconds per real one.
+        speed, began_s
+            Virtual milliseconds per real one, and when the clock stood at `start_ms`; see `SimClock`.
         balances
             What the account has at first; nothing if not given.
         api_key, secret
@@ -127,7 +133,7 @@ class SimServer:
             Further arguments of `SimServer`.
         """
         markets = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in specs}
-        exchange = Exchange(markets, SimClock(start_ms, speed), **(exchange_options or {}))
+        exchange = Exchange(markets, SimClock(start_ms, speed, began_s), **(exchange_options or {}))
         exchange.add_account(Account(api_key, secret, balances or {}))
         return cls(exchange, **options)
 
@@ -218,7 +224,7 @@ class SimServer:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         gateway = self.gateway
-        runner = web.ServerRunner(web.Server(gateway.handle, access_log=None), shutdown_timeout=0.5)
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.5)
         await runner.setup()
         try:
             await web.TCPSite(runner, self.host, self.port).start()
@@ -231,7 +237,7 @@ class SimServer:
             if pump.done():
                 pump.result()
         finally:
-            gateway.abort()
+            gateway.each(None, Connection.abort)
             await runner.cleanup()
             await gateway.end()
             self._loop = self._stopping = None
@@ -299,10 +305,4 @@ class SimServer:
         self.call(lambda: self.binance.users.terminate(self.clock.now_ms()))
 
     def _each(self, socket: Socket | None, act: Callable[[Connection], object]) -> int:
-        def run() -> int:
-            chosen = [c for c in self.connections.values() if socket in (None, c.socket)]
-            for connection in chosen:
-                act(connection)
-            return len(chosen)
-
-        return self.call(run)
+        return self.call(self.gateway.each, socket, act)
