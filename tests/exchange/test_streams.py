@@ -16,6 +16,7 @@ from ccxtbt.market.streams import Streams
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.server import SimServer
 from listening import Ear, all_live, wait_until
+from simulated import BTC, ETH
 
 BINANCE = facts_of("binance")
 # Sockets whose death is noticed soon, and as many new ones a second as the test likes.
@@ -87,6 +88,20 @@ def test_one_silent_stream_is_subscribed_anew_and_the_others_notice_nothing(simu
     assert [ear.events for ear in ears.values() if ear is not silent] == [["up"], ["up"]]
     assert server.connects == 2
     wait_until(lambda: len(server.connections) == 1)
+
+
+def test_a_market_that_is_often_silent_keeps_its_connection(simulator, listen):
+    # Minutes without a trade, and 1s bars that come only with trades: silent again and again for longer than 32 s.
+    quiet = replace(BTC, quiet=0.5)
+    server = simulator((quiet, ETH), speed=120)
+    keys = [("BTC/USDT", "1s"), ("ETH/USDT", "1m")]
+    ears = listen(server, keys, replace(BINANCE, ping_s=5.0, connects_per_s=50.0))
+    wait_until(all_live(ears))
+    end_ms = server.clock.now_ms() + 25 * 60_000
+    wait_until(lambda: server.clock.now_ms() > end_ms)
+    # About half of the minutes were silent; a silence much longer than all before may be taken for a loss once.
+    assert ears["BTC/USDT", "1s"].events.count("down") <= 4
+    assert server.connects <= 5
 
 
 def test_one_that_is_refused_leaves_the_others_of_its_message_alone(simulator, listen):
