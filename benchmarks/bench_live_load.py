@@ -4,7 +4,7 @@
     python -m pytest --benchmark -m soak benchmarks/bench_live_load.py    (an hour, ten times as fast)
 
 Real feeds in a cerebro, the simulated exchange in another process, connected by HTTP and WebSocket on loopback. Told
-are the share of one core that this process used, its memory after a tenth of the time and at the end, how late bars
+are the share of one core that this process used, its memory by the time (warm after a quarter of it), how late bars
 came to `next()` by the exchange's clock, and what the exchange itself used. Every bar is counted: each feed must have
 all from its first to its last.
 
@@ -34,7 +34,8 @@ from ccxtbt.sim.spec import Spec
 MINUTE_FEEDS = 500
 SECOND_FEEDS = 100
 TRADE_STREAMS = 50
-WARM_UP = 0.1
+PARTS = 12
+WARM_PARTS = 3
 
 
 class Lateness(bt.Strategy):
@@ -158,16 +159,16 @@ def test_full_load(benchmark: Any, speed: int, seconds: int) -> None:
             running.listen()
             process = psutil.Process()
             bars = lambda: sum(map(len, running.cerebro.datas))  # noqa: E731
-            used: dict[str, float] = {}
+            used: dict[str, Any] = {}
 
             def watch() -> None:
                 wall_s = seconds / speed
                 running.cerebro.watched = True
                 began_s, cpu_s, theirs_s, count = time.monotonic(), time.process_time(), exchange.cpu_s(), bars()
-                time.sleep(WARM_UP * wall_s)
-                used["warm_mb"] = process.memory_info().rss / 1e6
-                time.sleep((1 - WARM_UP) * wall_s)
-                used["end_mb"] = process.memory_info().rss / 1e6
+                used["rss_mb"] = []
+                for part in range(1, PARTS + 1):
+                    time.sleep(max(0.0, began_s + wall_s * part / PARTS - time.monotonic()))
+                    used["rss_mb"].append(round(process.memory_info().rss / 1e6, 1))
                 passed_s = time.monotonic() - began_s
                 used["cpu_share"] = (time.process_time() - cpu_s) / passed_s
                 used["exchange_cpu_share"] = (exchange.cpu_s() - theirs_s) / passed_s
@@ -180,7 +181,7 @@ def test_full_load(benchmark: Any, speed: int, seconds: int) -> None:
             running.stop()
     late_ms = list(running.cerebro.late_ms[: running.cerebro.passes])
     used["late_p50_ms"], used["late_p99_ms"] = percentile(late_ms, 0.5), percentile(late_ms, 0.99)
-    used["growth"] = used["end_mb"] / used["warm_mb"] - 1
+    used["growth"] = used["rss_mb"][-1] / used["rss_mb"][WARM_PARTS - 1] - 1
     origins: dict[str, int] = {}
     for data in running.cerebro.datas:
         for origin, count in data.origins.items():
