@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
@@ -20,6 +22,7 @@ from ccxtbt.inbox import Inbox, inbox_of
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.trading.account import Wallet
+from ccxtbt.trading.journal import Journal, default_path
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +132,9 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         ``'always'``: also before.
     stamp : str or None
         Datetime of bars: ``'open'``, ``'close'``, ``'close-1ms'``; None: the close (of a day and above: 1 ms before).
+    journal : str, path, bool or None
+        SQLite file in which each order is kept before it is sent; True: one for each account in the user's folder of
+        data; None: nothing is kept, so that after a crash nobody knows what was sent.
 
     Raises
     ------
@@ -155,6 +161,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         orders: str = "live",
         stamp: str | None = None,
         max_retries: int | None = None,
+        journal: str | os.PathLike[str] | bool | None = True,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -171,12 +178,14 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.keyless = False
         secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
+        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock), journal)
         self.connection = Connection(
             Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
         )
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
+        self.journal: Journal | None = None
+        self._journal_asked = journal
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -299,8 +308,30 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             self.connection.start()
 
     def stop(self) -> None:
-        """Disconnect: end the tasks, the sockets and the I/O thread."""
+        """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""
+        # In this order: what the journal lets go when it closes still finds the I/O thread.
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
         self.connection.stop()
+
+    def open_journal(self) -> Journal | None:
+        """Open the journal of the account for a run that may order; None where none is wanted.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be used, or another run has it.
+        """
+        if self.journal is None and self._journal_asked:
+            account = f"{self.exchange_id}-{self.connection.fingerprint}"
+            asked = self._journal_asked
+            path = default_path(account) if asked is True else Path(asked).expanduser()
+            journal = Journal(path, account, self.put_notification, self.connection.clock.now_ms)
+            journal.open()
+            self.journal = journal
+            logger.info("Orders at %s are kept in %s.", self.exchange_id, path)
+        return self.journal
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.

@@ -6,7 +6,6 @@ learns comes back through the store's inbox.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 import time
@@ -23,6 +22,8 @@ from ccxtbt.errors import CCXTBTError, ConfigError, NotOfferedError
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Send
 from ccxtbt.trading.courier import Courier, Down, News, Up
+from ccxtbt.trading.ids import NONCE_BITS, ClientIds
+from ccxtbt.trading.journal import Intent, Told
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import request_of
 from ccxtbt.trading.reports import OrderFact
@@ -129,7 +130,14 @@ class LiveDesk(bt.BrokerBase):
         self.startingcash = self.startingvalue = 0.0
         self._order_types = order_types
         self._poll_s = poll_s
-        self._courier = Courier(store.connection, self._put, mappings, streams=streams)
+        store.start()
+        self._journal = store.open_journal() if store.connection.keyed else None
+        self._courier = Courier(store.connection, self._put, mappings, self._journal, streams=streams)
+        # `order.ref` begins at 1 in each process, and is no id.
+        nonce, first = (
+            (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
+        )
+        self._ids = ClientIds(store.connection.facts, nonce, first)
         self._rules: dict[str, Rules] = {}
         self._opening: dict[str, Decimal] = {}
         self._books: dict[str, Book] = {}
@@ -143,9 +151,6 @@ class LiveDesk(bt.BrokerBase):
         self._unsettled: set[str] = set()
         # Bars of each data that brackets have been shown.
         self._priced: dict[Any, int] = {}
-        # The run's own part of client ids: `order.ref` begins at 1 in each process.
-        self._run_id = secrets.token_hex(5)
-        self._numbers = itertools.count(1)
         self._looked_s = time.monotonic()
         self._look_soon = False
 
@@ -239,6 +244,8 @@ class LiveDesk(bt.BrokerBase):
         else:
             state, told = self._states.apply(item)
             if state is not None:
+                if told and self._journal is not None:
+                    self._journal.note(Told(state.client_id, tuple(told), state.order_id, state.filled, state.cost))
                 leg = self._legs[state.client_id]
                 if isinstance(item, OrderFact) and item.raw is not None and self._last_leg.get(leg.order.ref) is leg:
                     leg.order.hear(item.raw)
@@ -325,10 +332,11 @@ class LiveDesk(bt.BrokerBase):
             if action is None:
                 self._check(order)
             rules = self.rules_of(order.data)
+            number, client_id = self._ids.next()
             request = request_of(
                 order,
                 rules,
-                f"bt{self._run_id}{next(self._numbers):x}",
+                client_id,
                 params=member.params,
                 order_types=self._order_types,
                 client_id_param=self.store.connection.facts.client_id_param,
@@ -353,7 +361,8 @@ class LiveDesk(bt.BrokerBase):
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
         self._tell(leg, leg.state.submit())
-        self._courier.send(request)
+        now_ms = self.store.connection.clock.now_ms()
+        self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms))
         return ""
 
     def _send_bracket(self, members: Sequence[Member]) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
+from ccxtbt.errors import (
+    ConfigError,
+    FundsError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    TriggerPassedError,
+    TryLaterError,
+)
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.private import Private
+from ccxtbt.trading.journal import Intent, Journal
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reports import Fact, Refused, Unknown, facts_of, fill_fact, order_fact
 from ccxtbt.trading.rules import Rules, rules_of
@@ -47,6 +57,8 @@ class Courier:
         Takes facts, balances and news of the stream; called on the I/O thread.
     mappings : mapping
         A user's own way to tell the end of an order.
+    journal : Journal or None
+        Has each order on disk before it is sent; None: nothing is kept.
     streams : bool
         Listen to the streams that the exchange has; otherwise all is looked up.
     """
@@ -56,15 +68,18 @@ class Courier:
         connection: Connection,
         put: Callable[[News], None],
         mappings: Mapping[str, Mapping[str, Any]],
+        journal: Journal | None,
         *,
         streams: bool = True,
     ) -> None:
         self._connection = connection
+        self._journal = journal
         self._streams = streams
         self._put = put
         self._mappings = mappings
         self._private = Private(connection, self)
-        self._ids: dict[str, asyncio.Future[str | None]] = {}
+        # What each order's answer said: the exchange's id, None where it is not known, False where there is no order.
+        self._answers: dict[str, Future[str | Literal[False] | None]] = {}
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
         self._began_ms = 0
@@ -87,9 +102,25 @@ class Courier:
         if self._streams:
             self._private.follow()
 
-    def send(self, request: Request) -> None:
-        """Send an order once; its answer comes as facts."""
-        self._connection.post(self._send, request, name=f"order {request.client_id}")
+    def send(self, intent: Intent) -> None:
+        """Send an order once, as soon as its intent is on disk; its answer comes as facts. Returns at once."""
+        self._answers[intent.request.client_id] = Future()
+        if self._journal is None:
+            self._release(intent.request, "")
+        else:
+            self._journal.intend(intent, functools.partial(self._release, intent.request))
+
+    def _release(self, request: Request, reason: str) -> None:
+        """Let an order go whose intent is on disk, or refuse it with the reason why it is not; on any thread."""
+        if not reason:
+            try:
+                self._connection.post(self._send, request, name=f"order {request.client_id}")
+            except (ConfigError, RuntimeError) as error:
+                reason = f"The connection was closed before it could leave ({error})."
+            else:
+                return
+        self._put(Refused(reason, request.client_id))
+        self._answers[request.client_id].set_result(False)
 
     def cancel(self, client_id: str, symbol: str) -> None:
         """Cancel an order; what became of it comes as facts."""
@@ -134,30 +165,32 @@ class Courier:
 
     async def _send(self, request: Request) -> None:
         client_id = request.client_id
-        known = self._ids[client_id] = asyncio.get_running_loop().create_future()
 
         def doubt(reason: str) -> None:
             self._put(Unknown(reason, client_id))
 
-        order_id = None
+        answered: str | Literal[False] | None = None
         try:
             answer = await self._private.submit(request.arguments(), client_id, doubt)
         except OrderRefusedError as error:
             margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)
+            answered = False
             self._put(Refused(str(error), client_id, margin=margin, immediate=passed))
         except Exception as error:
             doubt(f"{type(error).__name__}: {error}")
             raise
         else:
-            order_id = answer.get("id")
+            answered = answer.get("id")
             for fact in facts_of(answer, client_id, self._mappings):
                 self._put(fact)
         finally:
-            known.set_result(order_id)
+            self._answers[client_id].set_result(answered)
 
     async def _cancel(self, client_id: str, symbol: str) -> None:
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
-        order_id = await self._ids[client_id] if client_id in self._ids else None
+        order_id = await asyncio.wrap_future(self._answers[client_id]) if client_id in self._answers else None
+        if order_id is False:
+            return
         try:
             answer = await self._private.cancel(order_id, client_id, symbol)
         except OutcomeUnknownError as error:
@@ -196,12 +229,15 @@ class Courier:
                 self.trade(trade)
             self._complete_ms[symbol] = asked_ms
         for order_id, client_id, symbol in orders:
-            if order_id is None and client_id in self._ids and not self._ids[client_id].done():
+            if order_id is None and client_id in self._answers and not self._answers[client_id].done():
                 continue
             try:
                 found = await self._private.find(order_id, client_id, symbol)
             except TryLaterError as error:
                 logger.warning("%s", error)
+                continue
+            except OutcomeUnknownError:
+                # It has no id to be asked for by, which was told when its answer was lost.
                 continue
             for fact in facts_of(found, client_id, self._mappings) if found else ():
                 self._put(fact)
