@@ -274,9 +274,16 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return self._desk.cancel(order)
 
     def _order(self, side: str, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
+        quote_size = kwargs.pop("quote_size", None)
         if not isinstance(self._desk, LiveDesk):
             kwargs.pop("params", None)
+            if quote_size is not None:
+                size = self.getcommissioninfo(data).getsize(data.close[0], quote_size)
             return getattr(self._desk, side)(owner, data, size, price, **kwargs)
+        if kwargs.get("exectype") == bt.Order.StopTrailLimit and (price is None or kwargs.get("plimit") is None):
+            raise ConfigError(
+                "A StopTrailLimit takes price= and plimit=, whose distance its limit keeps from its trigger: give both."
+            )
         named = {name: kwargs.pop(name, None) for name in SIZES_IN_ORDER[1:]}
         named |= {
             "pricelimit": named.pop("plimit"),
@@ -285,11 +292,13 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
             "transmit": kwargs.pop("transmit", True),
         }
         kwargs.pop("histnotify", None)
+        # Its span counts from now; backtrader would count from the stamp of a bar, which may be an hour old.
+        valid = named.pop("valid")
         params = {**kwargs.pop("params", {}), **kwargs}
         named |= {"side": side, "owner": owner, "data": data, "size": size, "price": price}
         order = CCXTOrder(**named)
         order.addinfo(**params)
-        self._desk.take(order, params)
+        self._desk.take(order, params, valid, quote_size)
         return order
 
     def _wallet_of(self, currency: str) -> tuple[float, float]:

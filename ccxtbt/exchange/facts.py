@@ -61,6 +61,13 @@ class Facts:
         What they must begin with.
     client_id_length : int
         Longest client order id, in characters, with its prefix.
+    expiry : tuple of (str, str) or ()
+        ccxt's parameter that ends an order at a time, beside ``timeInForce='GTD'``, and its unit: ``'ms'`` or ``'iso'``
+        (a time), ``'seconds'`` (from now); (): nobody knows how.
+    expiry_least_s : float
+        An order must be good for longer than this.
+    trailing_params : tuple of str
+        Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
     """
@@ -88,6 +95,9 @@ class Facts:
     client_id_form: str = "text"
     client_id_prefix: str = ""
     client_id_length: int = 32
+    expiry: tuple[str, str] | tuple[()] = ()
+    expiry_least_s: float = 0.0
+    trailing_params: tuple[str, ...] = ()
     startup_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -166,12 +176,34 @@ NO_CLIENT_IDS = frozenset(
 )  # fmt: skip
 
 
+# How orders expire and trail at the exchange itself, where ccxt's `features` say that they do. binance's futures
+# (goodTillDate, at least 600 s ahead; callbackRate), coinbase (end_time), kucoin (cancelAfter); okx (callbackRatio,
+# callbackSpread), bitget (callbackRatio), bingx (priceRate, price), kraken. bybit's belongs to a position and is no
+# order, so that there a trailing stop is watched here.
+_BINANCE_OFFERS: Mapping[str, Any] = {
+    "expiry": ("goodTillDate", "ms"),
+    "expiry_least_s": 600.0,
+    "trailing_params": ("trailingPercent",),
+}
+_OFFERS: Mapping[str, Mapping[str, Any]] = {
+    "bingx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "bitget": {"trailing_params": ("trailingPercent",)},
+    "coinbase": {"expiry": ("end_time", "iso")},
+    "kraken": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "kucoin": {"expiry": ("cancelAfter", "seconds")},
+    "okx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "binance": _BINANCE_OFFERS,
+    "binanceusdm": _BINANCE_OFFERS,
+    "binancecoinm": _BINANCE_OFFERS,
+}
+
+
 def facts_of(exchange_id: str, override: Facts | None = None) -> Facts:
     """Return the facts of an exchange: the user's own, else the tables', else the default."""
     if override is not None:
         return override
     known = TABLE.get(exchange_id, DEFAULT)
-    ids: Mapping[str, Any] = _CLIENT_IDS.get(exchange_id, {})
-    if exchange_id in NO_CLIENT_IDS:
-        ids = {"client_id_param": ""}
-    return replace(known, **ids) if ids else known
+    ids: Mapping[str, Any] = (
+        {"client_id_param": ""} if exchange_id in NO_CLIENT_IDS else _CLIENT_IDS.get(exchange_id, {})
+    )
+    return replace(known, **{**ids, **_OFFERS.get(exchange_id, {})})
