@@ -12,10 +12,19 @@ if missing := [
         "a checkout with 'pip install -e .'."
     )
 
+from ccxtbt.bracketorders import BracketOrder, BracketOrderManager, BracketState
 from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 
-__all__ = ["CCXTBroker", "CCXTFeed", "CCXTOrder", "CCXTStore"]
+__all__ = [
+    "BracketOrder",
+    "BracketOrderManager",
+    "BracketState",
+    "CCXTBroker",
+    "CCXTFeed",
+    "CCXTOrder",
+    "CCXTStore",
+]
 __version__ = "0.1.0"

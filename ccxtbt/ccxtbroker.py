@@ -9,6 +9,7 @@ from typing import Any
 
 import backtrader as bt
 
+from ccxtbt.bracketorders import BracketOrder, BracketOrderManager
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
@@ -120,6 +121,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk: Any = bt.brokers.BackBroker()
         self._no_commission = self._desk.comminfo[None]
         self.cerebro: Any = None
+        self._brackets = BracketOrderManager(self)
 
     def start(self) -> None:
         """Begin a run: live if any feed is."""
@@ -199,7 +201,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         """
         if not isinstance(self._desk, LiveDesk):
             raise ConfigError(f"amount({currency!r}) is of a live account: in a backtest ask getcash().")
-        return self._desk.amount(currency)
+        held: Decimal = self._desk.amount(currency)
+        return held
 
     def setcash(self, cash: float) -> None:
         """Set the money with which a backtest begins; a live account's cannot be set."""
@@ -273,6 +276,24 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         """Ask to cancel an order; its notification comes when it is done."""
         return self._desk.cancel(order)
 
+    def create_bracket_order(
+        self,
+        data: Any,
+        size: float,
+        entry_price: float | None,
+        stop_price: float,
+        limit_price: float,
+        entry_type: int | None = None,
+        side: str = "buy",
+    ) -> BracketOrder:
+        """Order an entry with a stop and a target; see `BracketOrderManager.create_bracket`."""
+        made = self._brackets.create_bracket(data, size, entry_price, stop_price, limit_price, side, entry_type)
+        return self._brackets.brackets[made.ref]
+
+    def get_bracket_manager(self) -> BracketOrderManager:
+        """Return the manager of the brackets that `create_bracket_order` made."""
+        return self._brackets
+
     def _order(self, side: str, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
         quote_size = kwargs.pop("quote_size", None)
         if not isinstance(self._desk, LiveDesk):
@@ -292,6 +313,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
             "transmit": kwargs.pop("transmit", True),
         }
         kwargs.pop("histnotify", None)
+        # backtrader tells nothing of a Historical order else, not even that it is refused.
+        named["histnotify"] = True
         # Its span counts from now; backtrader would count from the stamp of a bar, which may be an hour old.
         valid = named.pop("valid")
         params = {**kwargs.pop("params", {}), **kwargs}

@@ -19,8 +19,8 @@ import backtrader as bt
 
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.livebooks import LiveBooks
 from ccxtbt.trading.armed import Armed
-from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
 from ccxtbt.trading.courier import Courier, Down, News, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
@@ -30,7 +30,7 @@ from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.reports import OrderFact
 from ccxtbt.trading.rules import Rules, Side
-from ccxtbt.trading.sizes import CommInfo, Position, Size, resize
+from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
     WORKING,
     Accepted,
@@ -111,7 +111,7 @@ class Leg:
         return self.member.order
 
 
-class LiveDesk(bt.BrokerBase):
+class LiveDesk(LiveBooks):
     """Sends orders and keeps the books; the part of `CCXTBroker` that a live run uses.
 
     Parameters
@@ -143,28 +143,19 @@ class LiveDesk(bt.BrokerBase):
         *,
         streams: bool = True,
     ) -> None:
-        super().__init__()
-        self.store = store
-        self.cerebro = cerebro
-        self.comminfo = comminfo
-        self.positions: dict[Any, Position] = {}
-        self.notifs: deque[Any] = deque()
-        self.open_orders = OpenOrders()
-        self.wallet = store.wallet
-        self.startingcash = self.startingvalue = 0.0
-        self._order_types = order_types
-        self._poll_s = poll_s
         store.start()
         self._journal = store.open_journal() if store.connection.keyed else None
         self._courier = Courier(store.connection, self._put, mappings, self._journal, streams=streams)
+        super().__init__(store, cerebro, comminfo, self._courier.rules)
+        self.notifs: deque[Any] = deque()
+        self.open_orders = OpenOrders()
+        self._order_types = order_types
+        self._poll_s = poll_s
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
             (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
         )
         self._ids = ClientIds(store.connection.facts, nonce, first)
-        self._rules: dict[str, Rules] = {}
-        self._opening: dict[str, Decimal] = {}
-        self._books: dict[str, Book] = {}
         self._states = Orders()
         self._legs: dict[str, Leg] = {}
         self._last_leg: dict[int, Leg] = {}
@@ -194,9 +185,7 @@ class LiveDesk(bt.BrokerBase):
         if self._courier.keyed:
             self.wallet.update(self._courier.fetch_balance())
             self._courier.follow()
-        self._opening = self.wallet.totals()
-        self.startingcash = self.getcash()
-        self.startingvalue = self.getvalue()
+        self.open_books()
 
     def stop(self) -> None:
         """End the run; orders that are open stay open at the exchange, and that is said."""
@@ -334,68 +323,6 @@ class LiveDesk(bt.BrokerBase):
     def get_notification(self) -> Any:
         """Return the next order that changed; None if there is none."""
         return self.notifs.popleft() if self.notifs else None
-
-    def getcash(self) -> float:
-        """Return the account's money in the store's currency, by the opening balance and the fills since."""
-        return float(self.amount(self.store.currency or ""))
-
-    get_cash = getcash
-
-    def amount(self, currency: str) -> Decimal:
-        """Return what is held of a currency, free and locked, by the opening balance and all fills since."""
-        flows = (book.flows.get(currency, Decimal(0)) for book in self._books.values())
-        return sum(flows, self._opening.get(currency, Decimal(0)))
-
-    def getvalue(self, datas: Any = None) -> float:
-        """Return cash and positions at the last price; of `datas`, the value of their positions alone."""
-        if datas is not None:
-            return sum(self._worth(data) for data in datas)
-        # Of the datas that share a position, the one whose bar is the latest tells its price.
-        latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
-        return self.getcash() + sum(self._worth(data) for data in latest.values())
-
-    get_value = getvalue
-
-    def getposition(self, data: Any, clone: bool = True) -> Position:
-        """Return the position in a market, which all its datas share: other timeframes, resampled ones."""
-        position = self.positions.get(data)
-        if position is None:
-            market = self._market(data)
-            same = (held for other, held in self.positions.items() if self._market(other) == market)
-            position = self.positions[data] = next(same, Position())
-        return position.clone() if clone else position
-
-    def orderstatus(self, order: Any) -> int:
-        """Return an order's status."""
-        return int(order.status)
-
-    def getcommissioninfo(self, data: Any) -> Any:
-        """Return the CommInfo of a data: the user's own, else one with the market's fees."""
-        for name in (data._name, None):
-            if name in self.comminfo:
-                return self.comminfo[name]
-        rules = self.rules_of(data)
-        return self.comminfo.setdefault(data._name, CommInfo(commission=float(rules.fee_rate), lot=rules.lot))
-
-    def rules_of(self, data: Any) -> Rules:
-        """Return what the market of a data accepts.
-
-        Raises
-        ------
-        ConfigError
-            The data is not of this store.
-        """
-        symbol = self._symbol(data)
-        if symbol not in self._rules:
-            self._rules[symbol] = self._courier.rules(symbol)
-        return self._rules[symbol]
-
-    @staticmethod
-    def source(data: Any) -> Any:
-        """Return the feed on which a data stands: itself, or what it is resampled or replayed from."""
-        while not isinstance(data, CCXTStore.DataCls) and getattr(data, "_clone", False):
-            data = data.data
-        return data
 
     # Sending
 
@@ -796,55 +723,6 @@ class LiveDesk(bt.BrokerBase):
         order.status = getattr(bt.Order, status.value)
         order.executed.dt = order.executed.dt or order.data.datetime[0]
 
-    def _book(self, order: Any, fill: Fill) -> None:
-        """Book one fill: exact amounts in the market's book, backtrader's figures in order and position."""
-        if fill.trade_id is not None:
-            order.executed_fills.add(fill.trade_id)
-        data, lot = order.data, self.rules_of(order.data).lot
-        booked = self._book_of(data).fill(fill, self._rate)
-        when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
-        position = self.getposition(data, clone=False)
-        position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
-        position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
-        comminfo = self.getcommissioninfo(data)
-        told = order.status
-        order.execute(
-            when,
-            Size(booked.size, lot),
-            float(booked.price),
-            Size(booked.closed, lot),
-            float(booked.closedvalue),
-            float(booked.closedcomm),
-            Size(booked.opened, lot),
-            float(booked.openedvalue),
-            float(booked.openedcomm),
-            comminfo.margin,
-            float(booked.pnl),
-            position.size,
-            position.price,
-        )
-        order.addcomminfo(comminfo)
-        if told > bt.Order.Partial:
-            # A fill that was late: the order had ended, and has.
-            order.status = told
-
-    def _amend(self, order: Any, amend: Amend) -> None:
-        """Book what a counted fill turned out to have cost."""
-        price = Decimal(repr(order.executed.price))
-        fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._rate)
-        order.executed.comm += float(fee)
-
-    def _book_of(self, data: Any) -> Book:
-        rules = self.rules_of(data)
-        return self._books.setdefault(rules.symbol, Book(rules.base, rules.quote, rules.lot))
-
-    def _rate(self, currency: str, quote: str) -> Decimal | None:
-        """Return the last price of a currency in another, by the feeds of this run."""
-        for data in self.cerebro.datas:
-            if getattr(self.source(data).p, "dataname", None) == f"{currency}/{quote}" and len(data):
-                return Decimal(repr(data.close[0]))
-        return None
-
     # Helpers
 
     def _check(self, order: Any) -> None:
@@ -870,30 +748,6 @@ class LiveDesk(bt.BrokerBase):
         same = [state for state in waiting if state.symbol == rules.symbol and state.side == request.side]
         pending = sum(((state.amount or state.filled) - state.filled for state in same), Decimal(0))
         limits.check_position(rules, self._book_of(order.data).size, sign * pending, sign * request.amount)
-
-    def _symbol(self, data: Any) -> str:
-        feed = self.source(data)
-        if not isinstance(feed, CCXTStore.DataCls) or feed.store is not self.store:
-            name = getattr(data, "_name", data)
-            raise ConfigError(f"{name!r} is no data of {self.store}: order with a data of the broker's own store.")
-        return str(feed.p.dataname)
-
-    def _market(self, data: Any) -> str | int:
-        """Return what tells the market of a data: its symbol; data of another store have one of their own."""
-        try:
-            return self._symbol(data)
-        except ConfigError:
-            return id(data)
-
-    @staticmethod
-    def _age(data: Any) -> float:
-        return float(data.datetime[0]) if len(data) else 0.0
-
-    def _worth(self, data: Any) -> float:
-        position = self.positions.get(data)
-        if position is None or not position.size or not len(data):
-            return 0.0
-        return float(self.getcommissioninfo(data).getvalue(position, data.close[0]))
 
     def _refuse(self, order: Any, reason: str) -> None:
         logger.warning("Order %d is rejected: %s", order.ref, reason)

@@ -110,7 +110,7 @@ def test_of_two_buys_the_fill_of_one_cancels_the_other(server):
     def place(w):
         price = w.data.close[0]
         made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 0.9))
-        made.append(w.buy(size=0.1, exectype=bt.Order.Stop, price=price * 1.00002, oco=made[0]))
+        made.append(w.buy(size=0.1, exectype=bt.Order.Stop, price=price * 1.0002, oco=made[0]))
         return made
 
     watcher, _, broker = trade(server, place)
