@@ -101,7 +101,9 @@ def live(exchange, journal, until, at_once):
 @pytest.mark.parametrize("kept", [True, False], ids=["journal on", "journal off"])
 def test_buy(exchange, benchmark, tmp_path, kept):
     def run():
-        return live(exchange, tmp_path / "journal.sqlite" if kept else None, lambda w: len(w.bought_s) >= BUYS, at_once=10)
+        return live(
+            exchange, tmp_path / "journal.sqlite" if kept else None, lambda w: len(w.bought_s) >= BUYS, at_once=10
+        )
 
     strategy = benchmark.pedantic(run, rounds=1)
     took_us = sorted(1e6 * each for each in strategy.bought_s)

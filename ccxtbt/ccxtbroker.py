@@ -87,6 +87,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         Longest pause, in seconds, between two looks at open orders; by default 10 beside the streams, 3 without.
     use_websocket : bool
         False: orders, fills and balances are only looked up, also where the exchange would push them.
+    flatten_excess : bool
+        True: where two orders that exclude each other were both filled before the cancel of the second arrived, the
+        excess is traded back at market at once. It is told in `notify_store` either way.
     debug
         Accepted from old scripts.
 
@@ -102,6 +105,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("check_interval", None),
         ("debug", False),
         ("use_websocket", True),
+        ("flatten_excess", False),
     )
 
     order_types: Mapping[int, str] = {}
@@ -140,6 +144,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 dict(self._own_comminfo()),
                 self.p.check_interval or (POLL_S if streams else POLL_ALONE_S),
                 streams=streams,
+                flatten_excess=bool(self.p.flatten_excess),
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True

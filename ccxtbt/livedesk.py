@@ -17,6 +17,7 @@ from typing import Any
 
 import backtrader as bt
 
+from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
 from ccxtbt.livebooks import LiveBooks
@@ -25,7 +26,7 @@ from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, 
 from ccxtbt.trading.courier import Courier, Down, News, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
-from ccxtbt.trading.limits import Halt
+from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.reports import OrderFact
@@ -130,6 +131,8 @@ class LiveDesk(LiveBooks):
         Longest pause between two looks at open orders.
     streams : bool
         Listen to the account's streams where the exchange has them.
+    flatten_excess : bool
+        Trade back at once what orders that exclude each other have traded too much.
     """
 
     def __init__(
@@ -142,14 +145,17 @@ class LiveDesk(LiveBooks):
         poll_s: float = POLL_S,
         *,
         streams: bool = True,
+        flatten_excess: bool = False,
     ) -> None:
         store.start()
-        self._journal = store.open_journal() if store.connection.keyed else None
+        self._keyed = store.connection.keyed
+        self._journal = store.open_journal() if self._keyed else None
         self._courier = Courier(store.connection, self._put, mappings, self._journal, streams=streams)
         super().__init__(store, cerebro, comminfo, self._courier.rules)
         self.notifs: deque[Any] = deque()
         self.open_orders = OpenOrders()
         self._order_types = order_types
+        self._flatten_excess = flatten_excess
         self._poll_s = poll_s
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
@@ -162,6 +168,8 @@ class LiveDesk(LiveBooks):
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
         self._groups: dict[int, Group] = {}
+        # What orders that exclude each other have traded too much, until they have all ended.
+        self._excess: dict[Bracket | Group, Decimal] = {}
         self._armed: dict[int, Armed] = {}
         # When the validity of open orders is over, and those whose time has come.
         self._until: dict[int, tuple[int, Any]] = {}
@@ -182,7 +190,7 @@ class LiveDesk(LiveBooks):
         super().start()
         self.store.start()
         self.store.desk = self
-        if self._courier.keyed:
+        if self._keyed:
             self.wallet.update(self._courier.fetch_balance())
             self._courier.follow()
         self.open_books()
@@ -205,7 +213,7 @@ class LiveDesk(LiveBooks):
         self._look_soon = False
         waiting = self._states.open()
         waiting += [self._legs[client_id].state for client_id in self._unsettled if self._legs[client_id].state.done]
-        if waiting and self._courier.keyed:
+        if waiting and self._keyed:
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
@@ -326,17 +334,19 @@ class LiveDesk(LiveBooks):
 
     # Sending
 
-    def _send(self, member: Member, action: Send | None = None, *, due: bool = False) -> str:
+    def _send(self, member: Member, action: Send | None = None, *, due: bool = False, freely: bool = False) -> str:
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
 
-        `due` is a stop that was watched here and has been reached: what it becomes is sent.
+        `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
+        the state of its data and the user's limits.
         """
         order = member.order
         try:
             if self.store.halted:
                 raise OrderRefusedError(f"The store is halted ({self.store.halted}): nothing is sent.")
             # An exit protects what is held: it goes out also when its data is not LIVE.
-            if action is None and not due:
+            free = freely or due or action is not None
+            if not free:
                 self._check(order)
             rules, facts = self.rules_of(order.data), self.store.connection.facts
             triggered = due or (action is not None and action.triggered)
@@ -354,7 +364,7 @@ class LiveDesk(LiveBooks):
                 cost=member.quote_size,
                 triggered=triggered or waits,
             )
-            if action is None and not due:
+            if not free:
                 self._check_limits(order, request, rules)
             state = OrderState.of(request)
             if not waits:
@@ -622,9 +632,26 @@ class LiveDesk(LiveBooks):
                 self._warn(f"{self._name_of(bond)} holds {action.size} without an exit: {action.reason}")
             elif isinstance(action, Excess):
                 self._warn(f"{self._name_of(bond)} traded {action.size} more than one of its orders was to trade.")
+                self._excess[bond] = self._excess.get(bond, Decimal(0)) + action.size
         if bond.done:
+            excess = self._excess.pop(bond, None)
+            if excess is not None and self._flatten_excess:
+                self._trade_back(bond, excess)
             self._members = {ref: kept for ref, kept in self._members.items() if kept[0] is not bond}
             self._groups = {ref: kept for ref, kept in self._groups.items() if kept is not bond}
+
+    def _trade_back(self, bond: Bracket | Group, size: Decimal) -> None:
+        """Trade back what orders that exclude each other have traded too much."""
+        one = next(
+            self._last_leg[ref].order
+            for ref in self._refs_of(bond)
+            if ref in self._last_leg and (isinstance(bond, Group) or bond.is_exit(ref))
+        )
+        side = "sell" if one.isbuy() else "buy"
+        named: dict[str, Any] = {"owner": one.owner, "data": one.data, "size": float(size), "exectype": bt.Order.Market}
+        back = CCXTOrder(side=side, **named)
+        back.addinfo(flattens=one.ref)
+        self._send(Member(back, {}), freely=True)
 
     def _forget(self) -> None:
         """Let go of orders so long finished that no message for them can come."""
@@ -633,10 +660,12 @@ class LiveDesk(LiveBooks):
             self._last_leg = {ref: leg for ref, leg in self._last_leg.items() if leg.state.client_id in self._legs}
 
     def _name_of(self, bond: Bracket | Group) -> str:
-        refs = [ref for ref, kept in self._members.items() if kept[0] is bond]
-        refs += [ref for ref, kept in self._groups.items() if kept is bond]
         kind = "bracket" if isinstance(bond, Bracket) else "OCO group"
-        return f"The {kind} of order {min(refs, default=0)}"
+        return f"The {kind} of order {min(self._refs_of(bond), default=0)}"
+
+    def _refs_of(self, bond: Bracket | Group) -> list[int]:
+        refs = [ref for ref, kept in self._members.items() if kept[0] is bond]
+        return refs + [ref for ref, kept in self._groups.items() if kept is bond]
 
     # What the exchange says
 
@@ -727,7 +756,9 @@ class LiveDesk(LiveBooks):
 
     def _check(self, order: Any) -> None:
         """Refuse what must not be sent now."""
-        if not self._courier.keyed:
+        if trailing_without_distance(order):
+            raise ConfigError("A trailing stop needs a distance above 0: give trailamount or trailpercent.")
+        if not self._keyed:
             raise ConfigError("There is no apiKey in the store's config: nothing can be ordered without one.")
         symbol, feed = self._symbol(order.data), self.source(order.data)
         if self.store.orders == "live" and feed._laststatus != feed.LIVE:
@@ -739,14 +770,17 @@ class LiveDesk(LiveBooks):
     def _check_limits(self, order: Any, request: Request, rules: Rules) -> None:
         """Refuse what the user's limits do not allow."""
         limits = self.store.limits
-        if trailing_without_distance(order):
-            raise ConfigError("A trailing stop needs a distance above 0: give trailamount or trailpercent.")
+        if limits == NO_LIMITS:
+            return
         limits.check_order(rules, request.amount, request.price or last_price(order))
         waiting = self._states.open()
         limits.check_open(len(waiting) + len(self._armed))
         sign = 1 if request.side == "buy" else -1
-        same = [state for state in waiting if state.symbol == rules.symbol and state.side == request.side]
-        pending = sum(((state.amount or state.filled) - state.filled for state in same), Decimal(0))
+        market = self._market(order.data)
+        orders = [self._legs[state.client_id].order for state in waiting]
+        orders += [armed.order for armed in self._armed.values()]
+        same = [each for each in orders if each.isbuy() == order.isbuy() and self._market(each.data) == market]
+        pending = sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), Decimal(0))
         limits.check_position(rules, self._book_of(order.data).size, sign * pending, sign * request.amount)
 
     def _refuse(self, order: Any, reason: str) -> None:

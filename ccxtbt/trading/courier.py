@@ -85,11 +85,6 @@ class Courier:
         self._began_ms = 0
         self._balance_due = self._asking_balance = False
 
-    @property
-    def keyed(self) -> bool:
-        """Whether the account has credentials."""
-        return self._connection.keyed
-
     def rules(self, symbol: str) -> Rules:
         """Return what a market accepts."""
         rest = self._connection.rest

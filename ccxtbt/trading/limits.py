@@ -103,3 +103,6 @@ class Limits:
                 f"The position could become {text(after)} {rules.base} ({text(held)} held, {text(pending)} in open "
                 f"orders), beyond max_position={text(self.position)}: order less, or raise the limit on the store."
             )
+
+
+NO_LIMITS = Limits()

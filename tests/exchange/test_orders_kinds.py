@@ -169,6 +169,30 @@ def test_an_exclusion_of_what_has_ended_is_refused(server):
     assert "not open any more" in plan.made[1].info.reason
 
 
+@pytest.mark.parametrize("flatten", [False, True])
+def test_two_that_are_both_filled_are_told_and_traded_back_if_that_is_wanted(server, flatten):
+    made = []
+
+    def place(w):
+        price = w.data.close[0] * 1.01
+        # Both cross the market at once: the second is on its way before anybody knows of the first one's fill.
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=price))
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=price, oco=made[0]))
+
+    def done(w):
+        position = float(broker.getposition(w.data).size)
+        return len(made) == 2 and {made[0].ref, made[1].ref} <= ended(w) and (position < 0.11 if flatten else True)
+
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker(check_interval=0.5, flatten_excess=flatten)
+    watcher = run(store, feed, broker=broker, act=Plan(place).act, until=done)
+    assert [statuses(watcher, order)[-1] for order in made] == ["Completed"] * 2
+    assert [text for text in watcher.messages if "traded" in text and "more than one of its orders" in text]
+    assert [order.side for order in at_exchange(server)] == ["BUY", "BUY", "SELL"][: 2 + flatten]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 # Trailing stops
 
 
