@@ -197,6 +197,7 @@ class LiveDesk(LiveBooks):
 
     def stop(self) -> None:
         """End the run; orders that are open stay open at the exchange, and that is said."""
+        self.store.desk = None
         left = self._states.open()
         if left:
             logger.warning("The run ends with %d open orders at %s: %s", len(left), self.store.exchange_id, left)
@@ -408,7 +409,8 @@ class LiveDesk(LiveBooks):
 
     def _expiry(self, member: Member, rules: Rules) -> dict[str, Any]:
         connection = self.store.connection
-        if member.until_ms is None or member.order.exectype in (None, bt.Order.Market, bt.Order.Close):
+        at_market = member.order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        if member.until_ms is None or at_market or "timeInForce" in member.params:
             return {}
         return native_params(member.until_ms, connection.clock.now_ms(), rules, connection.facts)
 
@@ -658,6 +660,7 @@ class LiveDesk(LiveBooks):
         if len(self._legs) > KEEP_LEGS:
             self._legs = {key: leg for key, leg in self._legs.items() if self._states.get(key) is leg.state}
             self._last_leg = {ref: leg for ref, leg in self._last_leg.items() if leg.state.client_id in self._legs}
+            self._courier.forget(self._legs)
 
     def _name_of(self, bond: Bracket | Group) -> str:
         kind = "bracket" if isinstance(bond, Bracket) else "OCO group"

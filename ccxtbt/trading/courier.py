@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -116,6 +116,10 @@ class Courier:
                 return
         self._put(Refused(reason, request.client_id))
         self._answers[request.client_id].set_result(False)
+
+    def forget(self, known: Container[str]) -> None:
+        """Let go of the answers to orders that are not `known` any more."""
+        self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
 
     def cancel(self, client_id: str, symbol: str) -> None:
         """Cancel an order; what became of it comes as facts."""

@@ -1,5 +1,6 @@
 """The journal of a live run: nothing is at the exchange that is not in it, wherever the process dies."""
 
+import json
 import os
 import resource
 import signal
@@ -204,3 +205,39 @@ def test_two_runs_share_no_client_id(server, tmp_path):
     kept = rows(journal, "SELECT number, run, ref FROM intents ORDER BY number")
     assert [(number, run_number) for number, run_number, _ in kept] == [(1, 1), (2, 2)]
     assert len(at_exchange(server)) == 2
+
+
+def test_what_hangs_together_and_what_waits_here_is_kept(server, tmp_path):
+    journal = tmp_path / "journal.sqlite"
+    made = []
+
+    def act(w):
+        if w.states[w.data][-1:] != ["LIVE"] or made:
+            return
+        price = w.data.close[0]
+        made.extend(w.buy_bracket(size=0.01, price=price * 0.9, stopprice=price * 0.8, limitprice=price))
+        made.append(w.buy(size=0.01, exectype=bt.Order.StopTrail, trailpercent=0.2, postOnly=True))
+        made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.9))
+        made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.8, oco=made[4]))
+        w.cancel(made[3])
+
+    def settled(w):
+        return len(made) == 6 and all(order.status == bt.Order.Accepted for order in (made[0], made[4], made[5]))
+
+    store = store_of(server, journal=journal)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    run(store, feed, broker=store.getbroker(check_interval=0.5), act=act, until=settled)
+    refs = [order.ref for order in made]
+    assert rows(journal, "SELECT ref, bond, role, status FROM links ORDER BY ref") == [
+        (refs[0], refs[0], "parent", "open"),
+        (refs[1], refs[0], "stop", "open"),
+        (refs[2], refs[0], "limit", "open"),
+        (refs[3], refs[3], "armed", "Canceled"),
+        (refs[4], refs[4], "oco", "open"),
+        (refs[5], refs[4], "oco", "open"),
+    ]
+    ((asked,),) = rows(journal, f"SELECT asked FROM links WHERE ref = {refs[3]}")
+    asked = json.loads(asked)
+    assert (asked["exectype"], asked["trailpercent"], asked["params"]) == ("StopTrail", 0.2, {"postOnly": True})
+    # Only what is at the exchange was to be sent.
+    assert len(rows(journal, "SELECT * FROM intents")) == len(at_exchange(server)) == 3
