@@ -371,7 +371,8 @@ class LiveDesk(LiveBooks):
             if not waits:
                 self._states.add(state)
         except CCXTBTError as error:
-            if action is None:
+            # What a bracket sends, it ends too.
+            if action is None and not (due and order.ref in self._members):
                 self._refuse(order, str(error))
             return str(error)
         for note in request.notes:
@@ -399,6 +400,9 @@ class LiveDesk(LiveBooks):
     def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
+        bracket, _ = self._members.get(member.order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(member.order.ref):
+            said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
             said.append("its trigger is watched here, on the closed bars of the run")
         if member.until_ms is not None and not self._expiry(member, rules):
@@ -548,7 +552,7 @@ class LiveDesk(LiveBooks):
         for each in (taken, member):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
-            each.order.addinfo(emulated="one of the two exits is at the exchange, the other is watched here")
+            each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
             self._link(each, taken.order.ref, kind)
         order.addcomminfo(self.getcommissioninfo(order.data))
         order.submit(self)
@@ -574,7 +578,7 @@ class LiveDesk(LiveBooks):
         for member in children:
             if member.until_ms is not None:
                 self._until[member.order.ref] = member.until_ms, member.order
-            member.order.addinfo(emulated="it follows what its entry has filled")
+            member.order.addinfo(emulated=self._emulated(member, rules, waits=False))
             member.order.addcomminfo(self.getcommissioninfo(member.order.data))
             member.order.submit(self)
             self._notify(member.order)

@@ -86,6 +86,9 @@ def test_a_bracket_leaves_through_one_exit(server, stop, limit):
     entry, stop_order, limit_order = plan.made
     ends = [statuses(watcher, order)[-1] for order in plan.made]
     assert ends == (["Completed", "Canceled", "Completed"] if stop == 0.9 else ["Completed", "Completed", "Canceled"])
+    assert not entry.info.emulated
+    assert "takes turns" in stop_order.info.emulated
+    assert "takes turns" in limit_order.info.emulated
     # An exit is sized to what the entry left after its fee.
     out = next(order for order in (stop_order, limit_order) if statuses(watcher, order)[-1] == "Completed")
     assert abs(out.executed.size) <= entry.executed.size
