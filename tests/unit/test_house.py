@@ -10,9 +10,19 @@ PACKAGE = ROOT / "ccxtbt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 FRONTS = {
-    "ccxtstore", "ccxtfeed", "ccxtbroker", "ccxtorder", "livedesk", "livebooks", "bracketorders", "bulkfeed", "inbox",
-    "metrics", "resampled",
-}  # fmt: skip
+    "ccxtstore",
+    "ccxtfeed",
+    "ccxtbroker",
+    "ccxtorder",
+    "livedesk",
+    "livebooks",
+    "bracketorders",
+    "bulkfeed",
+    "inbox",
+    "mailbox",
+    "metrics",
+    "resampled",
+}
 TOP = {"cli", "demo", "__main__"}
 GROUND = {"errors", "market.timeframes", "exchange.facts"}
 # room -> the rooms it may import, besides itself and the ground
@@ -99,7 +109,9 @@ def test_backtrader_ccxt_and_threads_stay_in_their_rooms(path):
     if "ccxt" in roots:
         assert room == "exchange", f"{name} imports ccxt"
     if roots & {"threading", "_thread", "queue", "multiprocessing"}:
-        assert room in {"exchange", "sim", "top"} or name in {"inbox", "trading.journal"}, f"{name} uses threads"
+        assert room in {"exchange", "sim", "top"} or name in {"inbox", "mailbox", "trading.journal"}, (
+            f"{name} uses threads"
+        )
 
 
 def test_no_imports_in_circles():
