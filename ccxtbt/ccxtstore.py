@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
@@ -21,6 +23,8 @@ from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
+from ccxtbt.trading.journal import Journal, default_path
+from ccxtbt.trading.limits import Halt, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +134,16 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         ``'always'``: also before.
     stamp : str or None
         Datetime of bars: ``'open'``, ``'close'``, ``'close-1ms'``; None: the close (of a day and above: 1 ms before).
+    journal : str, path, bool or None
+        SQLite file in which each order is kept before it is sent; True: one for each account in the user's folder of
+        data; None: nothing is kept, so that after a crash nobody knows what was sent.
+    max_order_value : float or None
+        Largest value of one order, in the market's quote currency; one above it is rejected before it is sent.
+    max_open_orders : int or None
+        How many orders may be open at once.
+    max_position : float or None
+        Largest position in one market, in base, if all open orders of its side were filled. Exits of brackets are sent
+        whatever the limits: they make positions smaller.
 
     Raises
     ------
@@ -156,6 +170,10 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         orders: str = "live",
         stamp: str | None = None,
         max_retries: int | None = None,
+        journal: str | os.PathLike[str] | bool | None = True,
+        max_order_value: float | None = None,
+        max_open_orders: int | None = None,
+        max_position: float | None = None,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -172,13 +190,29 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.keyless = False
         secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
+        self.limits = Limits.of(max_order_value, max_open_orders, max_position)
+        self.key = (
+            exchange,
+            fingerprint,
+            sandbox,
+            currency,
+            endpoint,
+            orders,
+            stamp,
+            clock and id(clock),
+            journal,
+            self.limits,
+        )
         self.connection = Connection(
             Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
         )
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
         self.watches = Watches(self.connection)
+        self.halted = ""
+        self.desk: Any = None
+        self.journal: Journal | None = None
+        self._journal_asked = journal
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -303,7 +337,11 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             self._connect()
 
     def stop(self) -> None:
-        """Disconnect: end the tasks, the sockets and the I/O thread."""
+        """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""
+        # In this order: what the journal lets go when it closes still finds the I/O thread.
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
         self.connection.stop()
 
     def join(self, guest: object) -> None:
@@ -353,6 +391,45 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
                 f"such as 'BTC/USDT'.{hint}"
             )
         return str(symbol)
+
+    def open_journal(self) -> Journal | None:
+        """Open the journal of the account for a run that may order; None where none is wanted.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be used, or another run has it.
+        """
+        if self.journal is None and self._journal_asked:
+            account = f"{self.exchange_id}-{self.connection.fingerprint}"
+            asked = self._journal_asked
+            path = default_path(account) if asked is True else Path(asked).expanduser()
+            journal = Journal(path, account, self.put_notification, self.connection.clock.now_ms)
+            journal.open()
+            self.journal = journal
+            logger.info("Orders at %s are kept in %s.", self.exchange_id, path)
+        return self.journal
+
+    def halt(self, reason: str) -> None:
+        """Cancel all open orders of the run and refuse new ones until `resume`; callable from any thread.
+
+        The exits of brackets are orders too: what is held stays, without them.
+
+        Parameters
+        ----------
+        reason : str
+            Told in `notify_store` and as the reason of each order that is refused.
+        """
+        self.halted = reason or "without a reason"
+        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self.halted)
+        self.put_notification(f"Halted: {self.halted}. All open orders are cancelled and new ones refused.")
+        if self.desk is not None:
+            self.inbox.put(self.desk, Halt(self.halted))
+
+    def resume(self) -> None:
+        """Accept orders again after a `halt`."""
+        self.halted = ""
+        self.put_notification("Resumed: orders are sent again.")
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.

@@ -101,6 +101,8 @@ class Connection:
     ----------
     notice : callable
         Hears, from the I/O thread, what the user should be told; by default nobody.
+    fingerprint : str
+        Tells one account from another without showing its key: of the key, the test network and the gateway.
     life : RLock
         Held by who starts or stops: the end of a run and the interpreter's exit may come together.
     ending : Event
@@ -143,6 +145,8 @@ class Connection:
         named = sorted((name, config[name]) for name in CREDENTIALS if config.get(name))
         self.budget = budget_of(self.account.exchange_id, way, self.facts, self.clock.rate)
         self._key = self.budget.key(hashlib.sha256(repr(named).encode()).hexdigest())
+        told = (self._endpoint, self.account.sandbox, named)
+        self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
         self._hooks = adapter.Hooks(self.clock, self.budget, self._key, self._endpoint, self._tap)
 
     @property

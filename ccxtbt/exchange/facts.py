@@ -6,7 +6,7 @@ Every figure names where the exchange says it. A user's own `facts=` on the stor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -54,8 +54,20 @@ class Facts:
         ccxt's timeframe to the word that the stream has for the same bars, where ccxt's own table means other ones.
     client_id_param : str
         Name of the ccxt parameter that carries the client order id; '' where the exchange has none.
+    client_id_form : str
+        What client order ids are made of: ``'text'`` (small letters and digits, which every exchange with texts takes),
+        ``'uuid'``, ``'hex'`` (128 bits) or ``'number'`` (below 2 ** 45).
+    client_id_prefix : str
+        What they must begin with.
     client_id_length : int
-        Longest client order id, in characters.
+        Longest client order id, in characters, with its prefix.
+    expiry : tuple of (str, str) or ()
+        ccxt's parameter that ends an order at a time, beside ``timeInForce='GTD'``, and its unit: ``'ms'`` or ``'iso'``
+        (a time), ``'seconds'`` (from now); (): nobody knows how.
+    expiry_least_s : float
+        An order must be good for longer than this.
+    trailing_params : tuple of str
+        Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
     """
@@ -80,7 +92,12 @@ class Facts:
     ping_s: float = 10.0
     stream_timeframes: Mapping[str, str] = field(default_factory=dict)
     client_id_param: str = "clientOrderId"
+    client_id_form: str = "text"
+    client_id_prefix: str = ""
     client_id_length: int = 32
+    expiry: tuple[str, str] | tuple[()] = ()
+    expiry_least_s: float = 0.0
+    trailing_params: tuple[str, ...] = ()
     startup_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -135,6 +152,64 @@ TABLE: Mapping[str, Facts] = {
 }
 
 
+# Client order ids where they are no free text of 32 characters, as ccxt 4.5 sends them and the exchange documents them:
+# gate ("text": t- and up to 28), kraken (cl_ord_id: free text up to 18), okx (clOrdId: 32 letters and digits), bybit
+# (orderLinkId: 36), kucoin (clientOid: 40), bitvavo (clientOrderId: a UUID), hyperliquid (cloid: 128 bits in hex),
+# bitfinex (cid: a number of 45 bits), woo (clientOrderId: a number). htx takes text on spot only.
+_CLIENT_IDS: Mapping[str, Mapping[str, Any]] = {
+    "bitfinex": {"client_id_form": "number"},
+    "bitvavo": {"client_id_form": "uuid", "client_id_length": 36},
+    "bybit": {"client_id_length": 36},
+    "gate": {"client_id_prefix": "t-", "client_id_length": 28},
+    "gateeu": {"client_id_prefix": "t-", "client_id_length": 28},
+    "hyperliquid": {"client_id_form": "hex", "client_id_prefix": "0x", "client_id_length": 34},
+    "kraken": {"client_id_length": 18},
+    "kucoin": {"client_id_length": 40},
+    "woo": {"client_id_form": "number"},
+}
+
+# Exchanges to which ccxt 4.5 sends no client id of its unified name. What is promised there: an order is sent once like
+# anywhere, and from its answer on the exchange's id serves. What is not: where that answer is lost, no look-up can tell
+# the order from another one of the same size. It is never sent again, the doubt is told, and the order stays open and
+# in doubt until the user has looked at the account.
+NO_CLIENT_IDS = frozenset(
+    {
+        "bequant", "bit2c", "bitbank", "bitbns", "bitflyer", "bitopro", "bitso", "bitteam", "blofin", "btcbox",
+        "bullish", "coincheck", "coinmate", "coinone", "coinsph", "coinspot", "deribit", "digifinex", "fmfwio",
+        "hibachi", "hitbtc", "hollaex", "independentreserve", "indodax", "luno", "mercado", "mudrex", "nado", "p2b",
+        "paymium", "xt", "zaif",
+    }
+)  # fmt: skip
+
+
+# How orders expire and trail at the exchange itself, where ccxt's `features` say that they do. binance's futures
+# (goodTillDate, at least 600 s ahead; callbackRate), coinbase (end_time), kucoin (cancelAfter); okx (callbackRatio,
+# callbackSpread), bitget (callbackRatio), bingx (priceRate, price), kraken. bybit's belongs to a position and is no
+# order, so that there a trailing stop is watched here.
+_BINANCE_OFFERS: Mapping[str, Any] = {
+    "expiry": ("goodTillDate", "ms"),
+    "expiry_least_s": 600.0,
+    "trailing_params": ("trailingPercent",),
+}
+_OFFERS: Mapping[str, Mapping[str, Any]] = {
+    "bingx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "bitget": {"trailing_params": ("trailingPercent",)},
+    "coinbase": {"expiry": ("end_time", "iso")},
+    "kraken": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "kucoin": {"expiry": ("cancelAfter", "seconds")},
+    "okx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "binance": _BINANCE_OFFERS,
+    "binanceusdm": _BINANCE_OFFERS,
+    "binancecoinm": _BINANCE_OFFERS,
+}
+
+
 def facts_of(exchange_id: str, override: Facts | None = None) -> Facts:
-    """Return the facts of an exchange: the user's own, else the table's, else the default."""
-    return override or TABLE.get(exchange_id, DEFAULT)
+    """Return the facts of an exchange: the user's own, else the tables', else the default."""
+    if override is not None:
+        return override
+    known = TABLE.get(exchange_id, DEFAULT)
+    ids: Mapping[str, Any] = (
+        {"client_id_param": ""} if exchange_id in NO_CLIENT_IDS else _CLIENT_IDS.get(exchange_id, {})
+    )
+    return replace(known, **{**ids, **_OFFERS.get(exchange_id, {})})
