@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.budgets import BudgetStats
@@ -22,6 +23,9 @@ from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
 
+if TYPE_CHECKING:
+    from ccxtbt.market.archive import Archive
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -34,6 +38,25 @@ FIRST_SLEEP_S = 0.25
 LONGEST_SLEEP_S = 1.0
 # A live data that is not ours has a queue of its own, which only a pass of cerebro looks into.
 PATIENCE_BESIDE_OTHERS_S = 0.01
+
+
+def open_archive(wanted: bool | str | os.PathLike[str] | None) -> Archive | None:
+    """Return the archive that an argument asks for: True is the user's cache folder, a path another one.
+
+    Raises
+    ------
+    ConfigError
+        The packages that it needs are not installed.
+    """
+    if wanted is None or wanted is False:
+        return None
+    try:
+        from ccxtbt.market.archive import Archive
+    except ImportError as error:
+        raise ConfigError(
+            f"archive={wanted!r} needs the package {error.name}: install it with pip install 'ccxtbt[archive]'."
+        ) from error
+    return Archive(None if wanted is True else wanted)
 
 
 class _OnePerAccount(type):
@@ -130,6 +153,9 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         ``'always'``: also before.
     stamp : str or None
         Datetime of bars: ``'open'``, ``'close'``, ``'close-1ms'``; None: the close (of a day and above: 1 ms before).
+    archive : bool or path
+        Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
+        cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
 
     Raises
     ------
@@ -156,6 +182,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         orders: str = "live",
         stamp: str | None = None,
         max_retries: int | None = None,
+        archive: bool | str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -167,12 +194,23 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.debug = debug
         self.orders = orders
         self.stamp = stamp
+        self.archive = open_archive(archive)
         self.exchange_id = exchange
         self.sandbox = sandbox
         self.keyless = False
         secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
+        self.key = (
+            exchange,
+            fingerprint,
+            sandbox,
+            currency,
+            endpoint,
+            orders,
+            stamp,
+            repr(self.archive),
+            clock and id(clock),
+        )
         self.connection = Connection(
             Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
         )
