@@ -213,6 +213,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             )
         return stamp
 
+    def check(self) -> None:
+        """Find what can be found wrong with this feed's arguments before the exchange is asked.
+
+        Raises
+        ------
+        ConfigError
+            The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
+        """
+        self.store.get_granularity(self.p.timeframe, self.p.compression)
+        self._span_ms()
+
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.
 
@@ -224,6 +235,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         if self._sink is not None:
             return self._sink.promise
         store = self.store
+        self.check()
         store.start()
         sink = _Sink(self)
         pipeline = Pipeline(

@@ -316,7 +316,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         NotOfferedError
             The exchange has no OHLCV, or not this timeframe.
         """
-        exchange = self.connection.rest or self.exchange
+        exchange = self.connection.rest or self.connection.description
         if not exchange.has.get("fetchOHLCV"):
             raise NotOfferedError(
                 f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange."
@@ -334,8 +334,21 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             cerebro.run = _Run(cerebro)
 
     def start(self, data: Any = None, broker: Any = None) -> None:
-        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
+        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here.
+
+        Raises
+        ------
+        ConfigError
+            The exchange, the credentials or what a feed of this store asks for cannot be right.
+        TryLaterError
+            The exchange does not answer.
+        """
         self._datas_seen = 0
+        if not self.connection.running and not self.keyless:
+            # What is known to be wrong without asking is said without asking.
+            for feed in self._env.datas if self._env is not None else ():
+                if isinstance(feed, CCXTStore.DataCls) and feed.store is self:
+                    feed.check()
         with self.connection.life:
             self._runs_for_guests = False
             self._connect()

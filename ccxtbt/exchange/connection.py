@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import hashlib
 import logging
 import os
@@ -179,6 +180,11 @@ class Connection:
     def markets(self) -> dict[str, Any]:
         """Ccxt's markets by unified symbol, as loaded at start."""
         return self.rest.markets if self.rest is not None and self.rest.markets else self._known_markets
+
+    @functools.cached_property
+    def description(self) -> Any:
+        """The exchange's ccxt class, not opened: what it has and lists can be read before anything is asked."""
+        return adapter.open_sync(self.account.exchange_id, self._config(), self._hooks)
 
     @property
     def endpoint(self) -> str:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,8 @@ def assert_holds(shelf: Shelf, start_ms: int, end_ms: int, step_ms: int = MINUTE
     held, damage = shelf.read(start_ms, end_ms)
     assert damage == []
     ts_ms, ohlcv = held.columns
-    wanted = [ts for first, last in held.complete for ts in range(first, last) if (ts - START_MS) % step_ms == 0]
-    assert [ts for ts in ts_ms.tolist() if held.complete.within(ts, ts + 1)] == wanted
+    wanted = [ts for first, last in held.complete for ts in range(first + (START_MS - first) % step_ms, last, step_ms)]
+    assert ts_ms.tolist() == wanted
     assert np.array_equal(ohlcv, np.vstack([ts_ms / (row + 1) for row in range(5)]))
     return held.complete
 
@@ -210,7 +211,7 @@ def test_a_writer_that_is_killed_leaves_what_can_be_read(tmp_path):
     rng = random.Random(7)
     shelf = shelf_in(tmp_path)
     for _ in range(4):
-        arguments = [sys.executable, "-c", WRITER, str(tmp_path), str(__import__("pathlib").Path(__file__).parent)]
+        arguments = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout.readline() == "writing\n"
             time.sleep(rng.uniform(0, 0.1))
@@ -233,7 +234,7 @@ for n in range(int(sys.argv[3]), 60, 2):
     first_ms = START_MS + n * 100 * 60_000
     shelf.add(bars(first_ms, 100), Spans([(first_ms, first_ms + 100 * 60_000)]))
 """
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(Path(__file__).parent)
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), here, str(n)]) for n in (0, 1)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     complete = assert_holds(shelf_in(tmp_path), START_MS, START_MS + 60 * DAY_MS)
