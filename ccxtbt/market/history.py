@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ccxtbt import _bars
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.lanes import LANE, Lane
-from ccxtbt.market.paging import Ask, Kind, Plan, longest_ms
+from ccxtbt.market.paging import SHORTEST_PAGE, Ask, Kind, Plan, longest_ms, shortest_ms
 from ccxtbt.market.spans import Spans
 from ccxtbt.market.timeframes import Timeframe
 
@@ -108,23 +108,40 @@ class Download:
         self._at_once = at_once
         self._report = report
         self._rows = 0
+        self._flying = 0
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Ask until all is known. A page that cannot be had ends the others and raises its error."""
-        flying: dict[asyncio.Task[Columns | None], Ask] = {}
+        plan = self.plan
+        # One for a short span: most are, while a feed is live.
+        most = -(-(plan.end_ms - plan.start_ms) // (SHORTEST_PAGE * shortest_ms(plan.timeframe)))
         try:
-            while True:
-                while len(flying) < self._at_once and (ask := self.plan.next()) is not None:
-                    flying[asyncio.create_task(self._answer(ask))] = ask
-                if not flying:
-                    return
-                done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    self._take(flying.pop(task), task.result())
-        finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._at_once, most)):
+                    group.create_task(self._ask_on())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def _ask_on(self) -> None:
+        """Ask one page after the other.
+
+        Each goes on as soon as its own answer is read: pages that were asked for together would else be asked for
+        together for ever, and wait for the reading of all.
+        """
+        while True:
+            ask = self.plan.next()
+            if ask is not None:
+                self._flying += 1
+                page = await self._answer(ask)
+                self._flying -= 1
+                self._take(ask, page)
+                self._news.set()
+            elif self._flying:
+                self._news.clear()
+                await self._news.wait()
+            else:
+                return
 
     async def _answer(self, ask: Ask) -> Columns | None:
         try:
@@ -224,6 +241,8 @@ class History:
             return join([await self._fetch(start_ms, end_ms, None, False)], start_ms, end_ms)
         held, complete = await self._look_up(shelf, start_ms, end_ms)
         missing = complete.missing(start_ms, end_ms)
+        if not missing:
+            return held
         fetched = [await self._fetch(*span, shelf, len(held[0]) > 0) for span in missing]
         return join([held, *fetched], start_ms, end_ms)
 
