@@ -208,9 +208,6 @@ class Plan:
         self._blanks += 1
         if self._blanks == 1:
             self._want_probe(self.start_ms, self.end_ms)
-        elif self._blanks == 2:
-            # Nothing was seen anywhere: the limit that was told has to do.
-            self._reach_ms = self._limit * self._shortest_ms
 
     def _take_page(self, ask: Ask, first_ms: int, last_ms: int, rows: int) -> None:
         maybe_cut = rows >= self._rows

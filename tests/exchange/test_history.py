@@ -20,7 +20,7 @@ from ccxtbt.sim.market import Replay
 from ccxtbt.sim.matching import Exchange
 from ccxtbt.sim.server import SimServer
 from ccxtbt.sim.spec import Spec
-from simulated import BTC
+from simulated import BTC, ETH
 from watching import ago, assert_equals_exchange, run, store_of
 
 MINUTE_MS = 60_000
@@ -95,14 +95,19 @@ def test_a_page_that_fails_is_asked_for_again_alone(simulator):
 
 
 def test_no_more_requests_are_under_way_than_the_facts_allow(simulator):
-    server = simulator((BTC,), history_ms=350 * HOUR_MS, quiet_bars="flat")
+    server = simulator((BTC, ETH), history_ms=180 * HOUR_MS, quiet_bars="flat")
     server.faults.delay_answer(0.1, path="/api/v3/klines", times=0)
-    facts = dataclasses.replace(TABLE["binance"], history_requests=3)
-    feed, watcher, asked = load(server, fromdate=ago(server, minutes=18_000), store={"facts": facts})
-    assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(feed.p.fromdate))
-    assert len(asked) == 18
+    store = store_of(server, facts=dataclasses.replace(TABLE["binance"], history_requests=3))
+    feeds = [
+        store.getdata(dataname=name, historical=True, fromdate=ago(server, minutes=9_000), **MINUTES)
+        for name in ("BTC/USDT", "ETH/USDT")
+    ]
+    watcher = run(store, *feeds, until=lambda w: False)
+    for feed in feeds:
+        assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(feed.p.fromdate))
     answered_ms = [request.at_ms for request in server.requests if request.path == "/api/v3/klines"]
-    # Three at once, of which each takes so long: the fourth after any one ends later than it by as much.
+    assert len(answered_ms) == 18
+    # Three at once, of which each takes so long: the third after any one is answered later by as much.
     assert min(later - earlier for earlier, later in zip(answered_ms, answered_ms[3:], strict=False)) >= 99
 
 
@@ -140,7 +145,7 @@ def test_only_what_is_missing_is_fetched(simulator, tmp_path):
     assert len(asked) <= 2
 
 
-def test_a_live_feed_takes_its_history_from_the_archive_and_keeps_no_young_bar(simulator, tmp_path):
+def test_a_live_feed_takes_its_history_from_the_archive(simulator, tmp_path):
     server = simulator((BTC,), history_ms=3 * HOUR_MS, speed=20)
     fromdate = ago(server, minutes=100)
     load(server, tmp_path, fromdate=fromdate)
@@ -152,9 +157,16 @@ def test_a_live_feed_takes_its_history_from_the_archive_and_keeps_no_young_bar(s
     assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(fromdate))
     # Only the end was asked for: what was too young to be kept, and what has happened since.
     assert all(int(each["startTime"]) >= now_ms - 10 * MINUTE_MS for each in klines(server)[asked:])
-    now_ms = server.clock.now_ms()
-    for path in tmp_path.rglob("*.parquet"):
-        assert pq.read_table(path).column("ts_ms").to_numpy()[-1] + 2 * MINUTE_MS <= now_ms
+
+
+def test_a_bar_that_has_just_closed_is_delivered_and_not_kept(simulator, tmp_path):
+    server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat")
+    feed, watcher, _ = load(server, tmp_path, fromdate=ago(server, minutes=100))
+    assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(feed.p.fromdate))
+    (path,) = tmp_path.rglob("*.parquet")
+    kept = pq.read_table(path).column("ts_ms").to_numpy()
+    assert kept[-1] + 2 * MINUTE_MS <= server.clock.now_ms()
+    assert watcher.seen[feed][-1][0] == kept[-1] + 2 * MINUTE_MS
 
 
 def test_a_damaged_file_is_set_aside_said_and_fetched_again(simulator, tmp_path, caplog):

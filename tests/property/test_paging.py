@@ -58,7 +58,7 @@ def markets(draw: st.DrawFn) -> tuple[list[int], int, int]:
 @settings(max_examples=400, deadline=None)
 @given(
     market=markets(),
-    style=st.sampled_from(["jump", "window", "newest", "early"]),
+    style=st.sampled_from(["jump", "window", "newest", "clamped", "early"]),
     cap=st.sampled_from([100, 137, 300, 1_000]),
     limit=st.sampled_from([100, 300, 1_000, 1_500]),
     at_once=st.sampled_from([1, 3, 25]),

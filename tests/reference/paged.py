@@ -16,8 +16,9 @@ class PagedExchange:
     ----------
     style : str
         ``jump``: the first bars from `since` on. ``window``: those of the `limit` bars' time from `since` on, of which
-        too many lose the last. ``newest``: the same, but too many lose the first. ``latest``: always the last ones,
-        whatever `since` says. ``early``: as `jump`, and some bars from before `since`.
+        too many lose the last. ``newest``: the same, but too many lose the first. ``clamped``: a window of no more than
+        `cap` bars' time, whatever `limit` says. ``latest``: always the last ones, whatever `since` says. ``early``: as
+        `jump`, and some bars from before `since`.
     cap : int
         Most rows of an answer.
     """
@@ -45,5 +46,7 @@ class PagedExchange:
             return opens[max(0, first - 3) : first + rows]
         if self.style == "latest":
             return [ts for ts in opens[-self.cap :] if ts >= since_ms][:limit]
+        if self.style == "clamped":
+            return opens[first : bisect_left(opens, since_ms + rows * timeframe.nominal_ms)]
         window = opens[first : bisect_left(opens, since_ms + limit * timeframe.nominal_ms)]
         return window[:rows] if self.style == "window" else window[-rows:]

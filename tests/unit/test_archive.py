@@ -191,54 +191,81 @@ def test_duckdb_reads_it(tmp_path):
     assert rows == list(zip(ts_ms[3_000:].tolist(), ohlcv[1, 3_000:].tolist(), strict=True))
 
 
-WRITER = """
-import sys, itertools
+HEAD = """
+import io, itertools, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_archive import START_MS, bars, shelf_in
+from test_archive import MINUTE_MS, START_MS, bars, shelf_in
+from ccxtbt.market import archive
 from ccxtbt.market.spans import Spans
 shelf = shelf_in(Path(sys.argv[1]))
-step_ms = 60_000
-for n in itertools.count():
-    first_ms = START_MS + (n * 977 % 40_000) * step_ms
-    shelf.add(bars(first_ms, 900), Spans([(first_ms, first_ms + 900 * step_ms)]))
-    if n == 2:
-        print("writing", flush=True)
+def add(first, count):
+    first_ms = START_MS + first * MINUTE_MS
+    shelf.add(bars(first_ms, count), Spans([(first_ms, first_ms + count * MINUTE_MS)]))
 """
 
 
-def test_a_writer_that_is_killed_leaves_what_can_be_read(tmp_path):
-    rng = random.Random(7)
+def writer(folder, script: str) -> subprocess.Popen:
+    """Start a process that adds to the shelf of the tests."""
+    arguments = [sys.executable, "-c", HEAD + script, str(folder), str(Path(__file__).parent)]
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_writer_that_dies_half_way_leaves_what_was_there(tmp_path):
+    script = """
+add(0, 900)
+write_table = archive.pq.write_table
+def half(table, file, **options):
+    whole = io.BytesIO()
+    write_table(table, whole, **options)
+    file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+    file.flush()
+    os._exit(9)
+archive.pq.write_table = half
+add(900, 900)
+"""
+    with writer(tmp_path, script) as process:
+        assert process.wait(60) == 9
     shelf = shelf_in(tmp_path)
-    for _ in range(4):
-        arguments = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout.readline() == "writing\n"
+    assert list(assert_holds(shelf, START_MS, START_MS + DAY_MS)) == [(START_MS, START_MS + 900 * MINUTE_MS)]
+    # The lock of the dead is free, and what it left half written is in nobody's way.
+    assert len(pd.read_parquet(shelf.folder)) == 900
+    shelf.add(bars(START_MS, 1_000), Spans([(START_MS, START_MS + 1_000 * MINUTE_MS)]))
+    assert list(assert_holds(shelf, START_MS, START_MS + DAY_MS)) == [(START_MS, START_MS + 1_000 * MINUTE_MS)]
+
+
+def test_a_writer_that_is_killed_at_any_time_leaves_what_can_be_read(tmp_path):
+    script = """
+for n in itertools.count():
+    add(n * 977 % 40_000, 900)
+    if n == 2:
+        print("writing", flush=True)
+"""
+    rng = random.Random(7)
+    for _ in range(2):
+        with writer(tmp_path, script) as process:
+            assert process.stdout.readline() == "writing\n"
             time.sleep(rng.uniform(0, 0.1))
-            writer.kill()
-        assert len(assert_holds(shelf, START_MS, START_MS + 60 * DAY_MS)) > 0
-        # The lock of the dead is free, and what it left half written is in nobody's way.
-        shelf.add(bars(START_MS, 10), Spans([(START_MS, START_MS + 10 * MINUTE_MS)]))
-        assert len(pd.read_parquet(shelf.folder)) > 900
+            process.kill()
+        assert len(assert_holds(shelf_in(tmp_path), START_MS, START_MS + 60 * DAY_MS)) > 0
 
 
 def test_two_writers_lose_nothing_of_each_other(tmp_path):
     script = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_archive import START_MS, bars, shelf_in
-from ccxtbt.market.spans import Spans
-shelf = shelf_in(Path(sys.argv[1]))
-for n in range(int(sys.argv[3]), 60, 2):
-    first_ms = START_MS + n * 100 * 60_000
-    shelf.add(bars(first_ms, 100), Spans([(first_ms, first_ms + 100 * 60_000)]))
+print("ready", flush=True)
+for n in range(int(sys.stdin.readline()), 120, 2):
+    add(n * 100, 100)
 """
-    here = str(Path(__file__).parent)
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), here, str(n)]) for n in (0, 1)]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    writers = [writer(tmp_path, script) for _ in range(2)]
+    assert [process.stdout.readline() for process in writers] == ["ready\n"] * 2
+    for n, process in enumerate(writers):
+        process.stdin.write(f"{n}\n")
+        process.stdin.flush()
+    for process in writers:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     complete = assert_holds(shelf_in(tmp_path), START_MS, START_MS + 60 * DAY_MS)
-    assert list(complete) == [(START_MS, START_MS + 6_000 * MINUTE_MS)]
+    assert list(complete) == [(START_MS, START_MS + 12_000 * MINUTE_MS)]
 
 
 def test_calendar_bars(tmp_path):
