@@ -95,7 +95,9 @@ def test_a_page_that_fails_is_asked_for_again_alone(simulator):
 
 
 def test_no_more_requests_are_under_way_than_the_facts_allow(simulator):
-    server = simulator((BTC, ETH), history_ms=180 * HOUR_MS, quiet_bars="flat")
+    # Quickly made, so that the delay is what takes time.
+    specs = (SLOW, dataclasses.replace(ETH, trades_per_minute=0.2))
+    server = simulator(specs, history_ms=180 * HOUR_MS, quiet_bars="flat")
     server.faults.delay_answer(0.1, path="/api/v3/klines", times=0)
     store = store_of(server, facts=dataclasses.replace(TABLE["binance"], history_requests=3))
     feeds = [
