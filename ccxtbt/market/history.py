@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ccxtbt import _bars
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.lanes import LANE, Lane
-from ccxtbt.market.paging import SHORTEST_PAGE, Ask, Kind, Plan, longest_ms, shortest_ms
+from ccxtbt.market.paging import Ask, Kind, Plan, longest_ms
 from ccxtbt.market.spans import Spans
 from ccxtbt.market.timeframes import Timeframe
 
@@ -32,6 +32,8 @@ FetchPage = Callable[[Ask], Awaitable[Columns]]
 
 # A download that takes longer says how far it is, each time that so much time has passed.
 TELL_S = 5.0
+# More than the reading of a page takes.
+APART_S = 0.002
 # REST may correct a bar just after its close: one that is younger is delivered, but not put into the archive.
 SETTLED_MS = 60_000
 
@@ -113,35 +115,40 @@ class Download:
 
     async def run(self) -> None:
         """Ask until all is known. A page that cannot be had ends the others and raises its error."""
-        plan = self.plan
-        # One for a short span: most are, while a feed is live.
-        most = -(-(plan.end_ms - plan.start_ms) // (SHORTEST_PAGE * shortest_ms(plan.timeframe)))
+        began_s = time.monotonic()
+        await self._ask_one()
+        workers = min(self._at_once, self.plan.pages_left)
+        # Pages that leave together come back together, for ever: each then waits for the reading of all.
+        apart_s = min(APART_S, (time.monotonic() - began_s) / max(workers, 1))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._at_once, most)):
+                for _ in range(workers):
                     group.create_task(self._ask_on())
+                    await asyncio.sleep(apart_s)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
 
     async def _ask_on(self) -> None:
-        """Ask one page after the other.
-
-        Each goes on as soon as its own answer is read: pages that were asked for together would else be asked for
-        together for ever, and wait for the reading of all.
-        """
+        """Ask one page after the other."""
         while True:
-            ask = self.plan.next()
-            if ask is not None:
-                self._flying += 1
-                page = await self._answer(ask)
-                self._flying -= 1
-                self._take(ask, page)
+            if await self._ask_one():
                 self._news.set()
             elif self._flying:
                 self._news.clear()
                 await self._news.wait()
             else:
                 return
+
+    async def _ask_one(self) -> bool:
+        """Ask what is next, and take the answer; return whether there was something to ask."""
+        ask = self.plan.next()
+        if ask is None:
+            return False
+        self._flying += 1
+        page = await self._answer(ask)
+        self._flying -= 1
+        self._take(ask, page)
+        return True
 
     async def _answer(self, ask: Ask) -> Columns | None:
         try:

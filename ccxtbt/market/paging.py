@@ -124,6 +124,11 @@ class Plan:
         # Bars that begin here after a probe told of earlier ones: who asks before it and gets these, gets no others.
         self._suspect_ms = 0
 
+    @property
+    def pages_left(self) -> int:
+        """About how many asks are still to come."""
+        return -(-self._todo.total_ms // self._step_ms) + len(self._again) + (self._probe is not None)
+
     def next(self) -> Ask | None:
         """Return what to ask now; None if nothing may be asked before an answer comes, or if nothing is left."""
         ask = self._choose()
