@@ -221,7 +221,7 @@ class Shelf:
             return None, True
 
     def _parse(self, data: bytes) -> Held:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
         told = json.loads((table.schema.metadata or {})[KEY])
         if told["version"] != VERSION or any(told[name] != value for name, value in self._what.items()):
             raise DataError(f"It holds {told}, not version {VERSION} of {self._what}.")
@@ -249,9 +249,8 @@ class Shelf:
         table = pa.table([ts_ms, *ohlcv], schema=SCHEMA.with_metadata({KEY: json.dumps(told)}))
         beside = self.folder.with_name(f".{self.folder.name}.tmp")
         with beside.open("wb") as file:
-            pq.write_table(
-                table, file, compression="zstd", compression_level=1, use_dictionary=False, write_page_checksum=True
-            )
+            # LZ4 is read nearly twice as fast as Zstandard, for files four tenths larger.
+            pq.write_table(table, file, compression="lz4", use_dictionary=False, write_page_checksum=True)
             file.flush()
             # Before the name points at it, also where the power fails.
             os.fsync(file.fileno())
