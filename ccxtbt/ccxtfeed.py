@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ccxtbt.bulkfeed import BulkFeed, Stamp
-from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.ccxtstore import CCXTStore, open_archive
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.market import timeframes
@@ -104,6 +104,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         What the datetime of a bar says (see `BulkFeed`).
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
+    archive : bool, path or None
+        Keep the history on disk, as the store's own argument says; None: as the store does.
+    progress : callable or None
+        Hears how far the download of the history is (`ccxtbt.market.history.Progress`), on the store's I/O thread.
     store : CCXTStore
         The account; or ``exchange``, ``currency``, ``config``, ... to make one. ``exchange`` alone names the account
         that was last opened there, if there is one.
@@ -127,6 +131,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("drop_newest", True),
         ("debug", False),
         ("check_interval", None),
+        ("archive", None),
+        ("progress", None),
     )
 
     store: CCXTStore
@@ -207,6 +213,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             )
         return stamp
 
+    def check(self) -> None:
+        """Find what can be found wrong with this feed's arguments before the exchange is asked.
+
+        Raises
+        ------
+        ConfigError
+            The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
+        """
+        self.store.get_granularity(self.p.timeframe, self.p.compression)
+        self._span_ms()
+
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.
 
@@ -218,6 +235,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         if self._sink is not None:
             return self._sink.promise
         store = self.store
+        self.check()
         store.start()
         sink = _Sink(self)
         pipeline = Pipeline(
@@ -228,6 +246,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
+            store.archive if self.p.archive is None else open_archive(self.p.archive),
+            self.p.progress,
         )
         self._sink = sink
         store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.budgets import BudgetStats
@@ -26,6 +26,9 @@ from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.journal import Journal, default_path
 from ccxtbt.trading.limits import Halt, Limits
 
+if TYPE_CHECKING:
+    from ccxtbt.market.archive import Archive
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -38,6 +41,25 @@ FIRST_SLEEP_S = 0.25
 LONGEST_SLEEP_S = 1.0
 # A live data that is not ours has a queue of its own, which only a pass of cerebro looks into.
 PATIENCE_BESIDE_OTHERS_S = 0.01
+
+
+def open_archive(wanted: bool | str | os.PathLike[str] | None) -> Archive | None:
+    """Return the archive that an argument asks for: True is the user's cache folder, a path another one.
+
+    Raises
+    ------
+    ConfigError
+        The packages that it needs are not installed.
+    """
+    if wanted is None or wanted is False:
+        return None
+    try:
+        from ccxtbt.market.archive import Archive
+    except ImportError as error:
+        raise ConfigError(
+            f"archive={wanted!r} needs the package {error.name}: install it with pip install 'ccxtbt[archive]'."
+        ) from error
+    return Archive(None if wanted is True else wanted)
 
 
 class _OnePerAccount(type):
@@ -144,6 +166,9 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     max_position : float or None
         Largest position in one market, in base, if all open orders of its side were filled. Exits of brackets are sent
         whatever the limits: they make positions smaller.
+    archive : bool or path
+        Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
+        cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
 
     Raises
     ------
@@ -174,6 +199,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         max_order_value: float | None = None,
         max_open_orders: int | None = None,
         max_position: float | None = None,
+        archive: bool | str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -185,6 +211,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.debug = debug
         self.orders = orders
         self.stamp = stamp
+        self.archive = open_archive(archive)
         self.exchange_id = exchange
         self.sandbox = sandbox
         self.keyless = False
@@ -202,6 +229,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             clock and id(clock),
             journal,
             self.limits,
+            repr(self.archive),
         )
         self.connection = Connection(
             Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
@@ -312,7 +340,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         NotOfferedError
             The exchange has no OHLCV, or not this timeframe.
         """
-        exchange = self.connection.rest or self.exchange
+        exchange = self.connection.rest or self.connection.description
         if not exchange.has.get("fetchOHLCV"):
             raise NotOfferedError(
                 f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange."
@@ -330,8 +358,21 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             cerebro.run = _Run(cerebro)
 
     def start(self, data: Any = None, broker: Any = None) -> None:
-        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
+        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here.
+
+        Raises
+        ------
+        ConfigError
+            The exchange, the credentials or what a feed of this store asks for cannot be right.
+        TryLaterError
+            The exchange does not answer.
+        """
         self._datas_seen = 0
+        if not self.connection.running and not self.keyless:
+            # What is known to be wrong without asking is said without asking.
+            for feed in self._env.datas if self._env is not None else ():
+                if isinstance(feed, CCXTStore.DataCls) and feed.store is self:
+                    feed.check()
         with self.connection.life:
             self._runs_for_guests = False
             self._connect()

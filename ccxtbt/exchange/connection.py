@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import hashlib
 import logging
 import os
@@ -24,6 +25,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.facts import Facts, facts_of
 from ccxtbt.exchange.limiter import Limiter
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
+from ccxtbt.market.timeframes import Timeframe, readable
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
 CLOCK_SYNC_S = 600.0
+# Bars in an answer, where neither our table nor ccxt's tells: what most exchanges give.
+USUAL_PAGE = 1_000
 STOP_S = 4.0
 RESTART_DELAY_S = 1.0
 CLOSING_S = 0.5
@@ -108,6 +112,8 @@ class Connection:
     ending : Event
         Set when the connection stops: it ends the pauses of whoever asks from another thread. Each start of life has
         its own.
+    history_turns : asyncio.Semaphore
+        One turn for each request for history that may be under way.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class Connection:
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
+        self.history_turns = asyncio.Semaphore(self.facts.history_requests)
         self._endpoint = (account.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "").rstrip("/")
         self._tap = tap
         self._share()
@@ -178,6 +185,26 @@ class Connection:
         """Ccxt's markets by unified symbol, as loaded at start."""
         return self.rest.markets if self.rest is not None and self.rest.markets else self._known_markets
 
+    @functools.cached_property
+    def description(self) -> Any:
+        """The exchange's ccxt class, not opened: what it has and lists can be read before anything is asked."""
+        return adapter.open_sync(self.account.exchange_id, self._config(), self._hooks)
+
+    @property
+    def endpoint(self) -> str:
+        """Gateway through which addresses are led; '' where they are the exchange's own."""
+        return self._endpoint
+
+    @property
+    def timeframes(self) -> list[Timeframe]:
+        """What bars the exchange lists, as far as they can be read."""
+        return readable(self.rest.timeframes or ())
+
+    def page_limit(self, symbol: str) -> int:
+        """Return how many bars to ask for at once: what is known of the exchange, else what ccxt says of it."""
+        told = self.facts.page_limit or self.rest.feature_value(symbol, "fetchOHLCV", "limit")
+        return int(told or USUAL_PAGE)
+
     def know(self, markets: dict[str, Any]) -> None:
         """Take markets that another process has loaded; they serve until this connection is started."""
         self._known_markets = markets
@@ -209,6 +236,8 @@ class Connection:
             self._pid = os.getpid()
             self._tasks = set()
             self.budget.listen(self, self._frozen)
+            # It belongs to the loop that first waits for it.
+            self.history_turns = asyncio.Semaphore(self.facts.history_requests)
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(
                 target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
@@ -356,6 +385,12 @@ class Connection:
                     await self.rest.close()
             except TimeoutError:
                 logger.warning("%s: a connection did not close within %g s.", self.account.exchange_id, patience_s)
+        # Name look-ups and files run in threads of the loop.
+        try:
+            async with asyncio.timeout(patience_s):
+                await asyncio.get_running_loop().shutdown_default_executor()
+        except TimeoutError:
+            logger.warning("%s: a file or a name look-up takes longer than %g s.", self.account.exchange_id, patience_s)
         # What ccxt started of its own (ping loops, reads that were pending) ends here too.
         await _end(asyncio.all_tasks() - {asyncio.current_task()}, patience_s)
 

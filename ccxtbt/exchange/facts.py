@@ -39,7 +39,10 @@ class Facts:
     socket_messages : tuple of (int, int) or ()
         Messages that may be sent on one WebSocket connection as (messages, window in ms); (): no limit is known.
     page_limit : int
-        Most OHLCV rows in one answer; 0: learned from the first page.
+        Most OHLCV rows in one answer; 0: what ccxt says, and what pages show.
+    history_requests : int
+        Most requests for history under way at once, for all markets together. Each has a connection of its own;
+        ccxt's session opens 100 at most, and the rest is for live data and orders.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -85,6 +88,7 @@ class Facts:
     safety: float = 0.005
     socket_messages: tuple[int, int] | tuple[()] = (4, 1_000)
     page_limit: int = 0
+    history_requests: int = 25
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ccxtbt.errors import TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.market.handover import Bar, Handover, Span
-from ccxtbt.market.history import Columns, download, empty
+from ccxtbt.market.history import Columns, History, Report, empty
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import Timeframe, floor_ms, next_ms
+
+if TYPE_CHECKING:
+    from ccxtbt.market.archive import Archive
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,12 @@ class Pipeline:
         First open not wanted; None: up to now, and on if there are streams.
     sink : Sink
         Where the bars go.
+    params : dict or None
+        Extra parameters of ccxt's `fetch_ohlcv`.
+    archive : Archive or None
+        Where the history is kept.
+    report : callable or None
+        Hears of the history's progress, on the I/O thread.
     """
 
     def __init__(
@@ -85,6 +94,8 @@ class Pipeline:
         end_ms: int | None,
         sink: Sink,
         params: dict[str, Any] | None = None,
+        archive: Archive | None = None,
+        report: Report | None = None,
     ) -> None:
         self._connection = connection
         self._streams = streams
@@ -94,6 +105,7 @@ class Pipeline:
         self._end_ms = end_ms
         self._sink = sink
         self._params = params or {}
+        self._past = History(connection, symbol, timeframe, params, archive, report)
         self._handover = Handover(timeframe)
         self._up = asyncio.Event()
         self._up_ms = 0
@@ -268,9 +280,4 @@ class Pipeline:
         self._handover.corrections.clear()
 
     async def _download(self, span: Span) -> Columns:
-        async def fetch_page(since_ms: int, limit: int) -> Columns:
-            return await self._connection.fetch_page(self._symbol, self._timeframe.text, since_ms, limit, self._params)
-
-        return await download(
-            fetch_page, self._timeframe, span.start_ms, span.end_ms, self._connection.facts.page_limit
-        )
+        return await self._past.get(span.start_ms, span.end_ms)
