@@ -136,6 +136,8 @@ class Pipeline:
         self.counts = self._handover.counts
         self._up = asyncio.Event()
         self._up_ms = 0
+        # The data is live again once the bars before this one are delivered.
+        self._backlog_ms = 0
         self._news = asyncio.Event()
         self._newest_ms = -1
         self._place = Place(0.0)
@@ -176,7 +178,8 @@ class Pipeline:
         """Note that frames come from now on."""
         self._up_ms = self._now_ms()
         # The bar that forms now is shown by the frames to come; those before it may have been missed.
-        self._handover.over(floor_ms(self._timeframe, self._up_ms))
+        self._backlog_ms = floor_ms(self._timeframe, self._up_ms)
+        self._handover.over(self._backlog_ms)
         if self._state is State.CONNBROKEN:
             self._tell(State.DELAYED, "asking for the bars missed meanwhile")
         self._up.set()
@@ -305,11 +308,10 @@ class Pipeline:
     async def _try_again(self, error: Exception) -> None:
         logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
         reason = f"missing bars cannot be had now: {type(error).__name__}: {error}"
-        if self._source == "poll" and self._state is not State.CONNBROKEN:
+        if self._state is not State.CONNBROKEN:
             # For who is polled, REST is the line.
-            self._tell(State.CONNBROKEN, reason)
-        elif self._state is not State.CONNBROKEN:
-            self._tell(State.DELAYED, reason)
+            self._tell(State.CONNBROKEN if self._source == "poll" else State.DELAYED, reason)
+        self._backlog_ms = max(self._backlog_ms, floor_ms(self._timeframe, self._now_ms()))
         await asyncio.sleep(ASK_AGAIN_S)
 
     async def _follow(self) -> None:
@@ -318,6 +320,8 @@ class Pipeline:
             self._look_at_clock()
             self._deliver()
             self._raise_gap()
+            if self._up.is_set() and not self._refusal and (self._handover.expected_ms() or 0) >= self._backlog_ms:
+                self._tell(State.LIVE, "")
             question = self._handover.question()
             if question is not None:
                 await self._ask(question)
@@ -328,7 +332,6 @@ class Pipeline:
             elif not self._up.is_set():
                 await self._wait_until(None)
             else:
-                self._tell(State.LIVE, "")
                 await self._wait_until(self._next_look_ms())
                 await self._poll_forming()
 
@@ -404,6 +407,7 @@ class Pipeline:
         """Tell that bars are owed and cannot be had yet."""
         missing = self._handover.missing()
         if self._live and missing is not None and missing.start_ms <= span.start_ms:
+            self._backlog_ms = floor_ms(self._timeframe, self._now_ms())
             self._tell(State.DELAYED, f"the bar of {span.start_ms} is over and REST has not confirmed it yet")
 
     async def _answer(self, span: Span, lane: Lane) -> Answer:
