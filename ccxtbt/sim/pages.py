@@ -134,11 +134,12 @@ class Pages:
     def _chunk(self, interval: str, chunk_ms: int, now_ms: int) -> _Chunk:
         """Return the rows of a chunk as of `now_ms`; kept once the chunk is over."""
         key = (interval, chunk_ms)
+        if _chunk_end(interval, chunk_ms) > now_ms:
+            return self._encode(self._bars(interval, chunk_ms, now_ms))
         chunk = self._chunks.get(key)
         if chunk is None:
             chunk = self._encode(self._bars(interval, chunk_ms, now_ms))
-            if _chunk_end(interval, chunk_ms) <= now_ms:
-                self._keep(key, chunk)
+            self._keep(key, chunk)
         return chunk
 
     def _keep(self, key: tuple[str, int], chunk: _Chunk) -> None:
