@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.errors import ConfigError
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
@@ -235,7 +235,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             store.connection,
             None if self.p.historical else store.streams,
             store.checked_symbol(self.p.dataname, "dataname"),
-            timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression)),
+            self._length(),
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
@@ -299,6 +299,16 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 self._tell(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
+
+    def _length(self) -> timeframes.Timeframe:
+        """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""
+        pair = self.p.timeframe, self.p.compression
+        try:
+            return timeframes.parse(self.store.get_granularity(*pair))
+        except NotOfferedError:
+            if self.p.source != "trades" or self.p.historical:
+                raise
+            return timeframes.parse(timeframes.from_backtrader(*pair))
 
     def _one_of(self, name: str, offered: tuple[str, ...]) -> Any:
         value = getattr(self.p, name)

@@ -40,6 +40,8 @@ class Facts:
         Messages that may be sent on one WebSocket connection as (messages, window in ms); (): no limit is known.
     page_limit : int
         Most OHLCV rows in one answer; 0: learned from the first page.
+    trades_from_param : str
+        Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -73,6 +75,7 @@ class Facts:
     safety: float = 0.005
     socket_messages: tuple[int, int] | tuple[()] = (4, 1_000)
     page_limit: int = 0
+    trades_from_param: str = ""
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0
@@ -85,6 +88,11 @@ class Facts:
 
 
 DEFAULT = Facts()
+
+# REST gives Binance's aggregate trades from an id on; single trades have other numbers there, so that what the stream
+# missed could not be told from what it showed.
+_AGGREGATE_TRADES = {"watchTrades": {"name": "aggTrade"}, "watchTradesForSymbols": {"name": "aggTrade"}}
+_BINANCE_CONTRACTS = Facts(trades_from_param="fromId", startup_options=_AGGREGATE_TRADES)
 
 # binance: developers.binance.com, "Spot API": Limits (6,000 weight a minute, 100 orders in 10 s, 200,000 a day),
 # "Klines" (limit 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order"
@@ -105,6 +113,7 @@ TABLE: Mapping[str, Facts] = {
         # Of the 5 in a second some room is left for pongs, which pass unpaced.
         socket_messages=(4, 1_000),
         page_limit=1_000,
+        trades_from_param="fromId",
         streams_per_request=200,
         # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
         streams_per_socket=1_000,
@@ -112,11 +121,14 @@ TABLE: Mapping[str, Facts] = {
         startup_options={
             "fetchMargins": False,
             "fetchCurrencies": False,
+            **_AGGREGATE_TRADES,
             # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
             "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
             "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
         },
     ),
+    "binanceusdm": _BINANCE_CONTRACTS,
+    "binancecoinm": _BINANCE_CONTRACTS,
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(
         stream_timeframes={

@@ -261,6 +261,14 @@ class Handover:
         undecided = {ts_ms: row for ts_ms, row in rows.items() if ts_ms >= final_ms}
         self._reading = _Reading(Span(final_ms, end_ms), answer.sent_ms, answer.received_ms, undecided)
 
+    def complete(self, until_ms: int) -> None:
+        """Note that whoever gives the bars has given all that open before `until_ms`."""
+        expected = self.expected_ms()
+        if expected is not None and until_ms > expected:
+            known = sum(expected <= ts_ms < until_ms for ts_ms in self._closed)
+            self.counts.quiet += max(0, self._slots(expected, until_ms) - known)
+            self._checked_ms = until_ms
+
     def expected_ms(self) -> int | None:
         """Return the open of the first bar about which nothing is known; None before anything was delivered."""
         if self.last_ms is None:

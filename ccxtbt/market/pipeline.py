@@ -15,10 +15,12 @@ from ccxtbt import _bars
 from ccxtbt.errors import DataError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
 from ccxtbt.market.history import Columns, download, empty
 from ccxtbt.market.polls import Place, Polls, next_poll_ms, over_ms, window_ms
 from ccxtbt.market.streams import Streams
+from ccxtbt.market.tape import Tape, TradeQuestion
 from ccxtbt.market.timeframes import Timeframe, close_ms, floor_ms, next_ms
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 OVERDUE_MS = 2_000
 # A strategy whose bar is so late is told that its data is not live.
 LATE_MS = 15_000
+# The most trades that are asked for at once; an answer that is as long may have left some out.
+TRADES_AT_ONCE = 1_000
 # So many bars any exchange gives in one answer; of a longer span the settled part is downloaded as history is.
 MOST_BARS = 90
 # A question about missing bars that failed, with all its retries, is asked again after this time.
@@ -141,6 +145,9 @@ class Pipeline:
         self._news = asyncio.Event()
         self._newest_ms = -1
         self._place = Place(0.0)
+        self._tape: Tape | None = None
+        self._from_trades: list[Bar] = []
+        self._live_ms = 0
         self._poll_ms: int | None = None
         self._state: State | None = None
         self._over = False
@@ -179,7 +186,8 @@ class Pipeline:
         self._up_ms = self._now_ms()
         # The bar that forms now is shown by the frames to come; those before it may have been missed.
         self._backlog_ms = floor_ms(self._timeframe, self._up_ms)
-        self._handover.over(self._backlog_ms)
+        if self._source != "trades":
+            self._handover.over(self._backlog_ms)
         if self._state is State.CONNBROKEN:
             self._tell(State.DELAYED, "asking for the bars missed meanwhile")
         self._up.set()
@@ -188,6 +196,8 @@ class Pipeline:
     def down(self, reason: str) -> None:
         """Note that frames may have been lost from now on."""
         self._up.clear()
+        if self._tape is not None:
+            self._tape.broken()
         self._tell(State.CONNBROKEN, reason)
         self._news.set()
 
@@ -205,6 +215,19 @@ class Pipeline:
             self._news.set()
         if self._forming is not None and not closed and self._live and self._handover.next_forming(bar):
             self._forming(bar)
+
+    def trades(self, trades: list[Trade]) -> None:
+        """Take trades from the stream."""
+        if self._over:
+            return
+        if self._tape is None:
+            # The history is not even asked for: these are asked of REST with all since then.
+            return
+        self._from_trades += self._tape.add(trades)
+        if self._live and self._from_trades:
+            self._deliver()
+        if not self._tape.sure:
+            self._news.set()
 
     def refused(self, error: Exception) -> None:
         """Note that this market cannot be streamed: what is known is delivered, and nothing else comes."""
@@ -244,12 +267,21 @@ class Pipeline:
             self._handover.streamed = False
             self._place = self._polls.join()
             self.up()
+        elif self._source == "trades":
+            streams.subscribe_trades(self._symbol, self)
         else:
             streams.subscribe(self._symbol, self._timeframe.text, self)
         await self._up.wait()
         live_ms = floor_ms(self._timeframe, self._up_ms)
+        offered = self._timeframe.text in self._connection.rest.timeframes
+        if self._source == "trades":
+            if self._start_ms is not None and not offered:
+                # No exchange has such bars: they are built from the trades since then.
+                live_ms = min(live_ms, floor_ms(self._timeframe, self._start_ms - 1 + self._timeframe.nominal_ms))
+            self._tape = Tape(self._timeframe, live_ms, watchful=self._gaps != "none")
+        self._live_ms = live_ms
         columns, sure_ms = empty(), live_ms
-        if self._start_ms is not None:
+        if self._start_ms is not None and offered:
             columns, sure_ms = await self._settled_history(self._start_ms, live_ms)
         filled = self._filled(columns, sure_ms)
         self._handover.history(_last_of(*filled), sure_ms, live_ms)
@@ -260,10 +292,11 @@ class Pipeline:
         has = self._connection.rest.has
         offers = {
             "ohlcv": bool(has.get("watchOHLCV") or has.get("watchOHLCVForSymbols")),
+            "trades": bool(has.get("watchTrades") or has.get("watchTradesForSymbols")),
             "poll": True,
         }
         if self._source == "auto":
-            return "ohlcv" if offers["ohlcv"] else "poll"
+            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] else "poll"
         if not offers[self._source]:
             raise NotOfferedError(
                 f"source={self._source!r}: {self._connection.account.exchange_id} does not stream that through ccxt; "
@@ -320,9 +353,10 @@ class Pipeline:
             self._look_at_clock()
             self._deliver()
             self._raise_gap()
-            if self._up.is_set() and not self._refusal and (self._handover.expected_ms() or 0) >= self._backlog_ms:
+            if self._up.is_set() and not self._refusal and self._caught_up():
                 self._tell(State.LIVE, "")
             question = self._handover.question()
+            trades = self._tape.question() if self._tape is not None else None
             if question is not None:
                 await self._ask(question)
             elif self._refusal:
@@ -331,9 +365,18 @@ class Pipeline:
                 self._end(State.DISCONNECTED, "todate is reached")
             elif not self._up.is_set():
                 await self._wait_until(None)
+            elif trades is not None:
+                await self._ask_trades(trades)
             else:
                 await self._wait_until(self._next_look_ms())
                 await self._poll_forming()
+
+    def _caught_up(self) -> bool:
+        """Whether all bars are delivered that were over when the stream came up, or when something failed."""
+        expected = self._handover.expected_ms() or 0
+        if self._tape is not None:
+            return expected >= self._live_ms and self._tape.sure
+        return expected >= self._backlog_ms
 
     def _look_at_clock(self) -> None:
         """Note which bars are over by the exchange's clock, where that is to be known without a frame."""
@@ -344,12 +387,14 @@ class Pipeline:
                 self._poll_ms = next_poll_ms(
                     self._timeframe, self._place, self._spread_ms(), now_ms, self._longest_poll_ms
                 )
+        elif self._tape is not None:
+            self._from_trades += self._tape.tick(now_ms)
         elif self._handover.overdue(now_ms, OVERDUE_MS):
             logger.info("%s %s: no closing frame came; asking REST.", self._symbol, self._timeframe)
         elif self._gaps != "none" and self._up.is_set():
             # A bar that nobody trades in has no frame: that it does not exist must be known at its end.
             self._handover.over(floor_ms(self._timeframe, now_ms - OVERDUE_MS))
-        if self._end_ms is not None and now_ms >= self._end_ms + OVERDUE_MS:
+        if self._end_ms is not None and now_ms >= self._end_ms + OVERDUE_MS and self._tape is None:
             self._handover.over(self._end_ms)
 
     def _next_look_ms(self) -> int:
@@ -402,6 +447,25 @@ class Pipeline:
         if self._source == "poll" and self._state is State.CONNBROKEN:
             self._tell(State.DELAYED, "the exchange answers again")
         self._handover.rest(answer)
+
+    async def _ask_trades(self, question: TradeQuestion) -> None:
+        """Ask REST for trades in due time, unless the stream makes it needless before."""
+        tape, rest, name = self._tape, self._connection.rest, self._connection.facts.trades_from_param
+        assert tape is not None  # noqa: S101 - there is a question
+        if self._now_ms() < question.at_ms:
+            await self._wait_until(min(question.at_ms, self._next_look_ms()))
+            return
+        sent_ms = self._now_ms()
+        by_id = question.from_id is not None and bool(name)
+        since_ms = None if by_id else question.since_ms
+        params = {name: question.from_id} if by_id else {}
+        with in_lane(Lane.LIVE):
+            rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
+        trades = [
+            Trade(row["id"] or "", int(row["timestamp"]), float(row["price"]), float(row["amount"]), row["side"] or "")
+            for row in rows
+        ]
+        self._from_trades += tape.answered(trades, len(trades) >= TRADES_AT_ONCE, sent_ms, self._now_ms())
 
     def _late(self, span: Span) -> None:
         """Tell that bars are owed and cannot be had yet."""
@@ -468,7 +532,18 @@ class Pipeline:
                 "gaps='raise' asks to stop there: allow gaps with gaps='none' or fill them with gaps='flat'."
             )
 
+    def _take_from_trades(self) -> None:
+        """Hand over the bars made of trades, once those before them are known."""
+        tape, handover = self._tape, self._handover
+        if tape is None or (handover.expected_ms() or 0) < self._live_ms:
+            return
+        for bar in self._from_trades:
+            handover.frame(bar, closed=True)
+        self._from_trades.clear()
+        handover.complete(tape.complete_ms)
+
     def _deliver(self) -> None:
+        self._take_from_trades()
         bars = self._handover.release()
         if self._end_ms is not None:
             bars = [bar for bar in bars if bar.ts_ms < self._end_ms]

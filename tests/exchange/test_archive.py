@@ -73,16 +73,16 @@ def disturb(server, size: Size, seed: int) -> None:
         lambda which: faults.reorder(draw.randint(1, 3), **which),
         lambda which: faults.garble(**which),
     ]
-    for i in range(size.faults):
+    for i in range(2 * size.faults):
         # A minute's stream says little until it closes; a second's closes each time.
         stream = draw.choice(streams)
         draw.choice(of_frames)(
-            {"stream": stream, "nth": draw.randint(1, 60), "times": draw.randint(1, 3 if i % 4 else 6)}
+            {"stream": stream, "nth": draw.randint(1, 40), "times": draw.randint(1, 3 if i % 4 else 6)}
         )
     lively = [f"{name.lower()}@kline_1s" for name in names[4::4]]
     of_sockets = [faults.close, faults.abort, faults.stall]
     for i in range(size.breaks):
-        of_sockets[i % 3](stream=draw.choice(lively), nth=draw.randint(10, 50))
+        of_sockets[i % 3](stream=draw.choice(lively), nth=draw.randint(8, 40))
     faults.accept_and_close(nth=2)
     faults.refuse_connect(nth=4)
     of_requests = [
@@ -99,9 +99,9 @@ def disturb(server, size: Size, seed: int) -> None:
         lambda which: faults.drop_answer(**which),
         lambda which: faults.delay_answer(draw.choice((1.0, 5.0)), **which),
         lambda which: faults.delay_request(draw.choice((1.0, 5.0)), **which),
-        # How far a replica may be behind beside a clock that is wrong by three seconds.
-        lambda which: faults.lag(draw.choice((0.5, 1.0, 1.9)), times=3, **which),
     ]
+    # A replica may be behind by less than five seconds, and the clock is wrong by three of them already.
+    faults.lag(1.9, path=KLINES, times=0)
     history = 2 * size.symbols
     for cause in of_requests * (1 + size.faults // 100):
         cause({"path": KLINES, "nth": history + draw.randint(0, 8 * size.symbols)})
@@ -175,7 +175,7 @@ def prove(simulator, size: Size, seed: int) -> None:
     story = "\n".join(
         f"{fired.now_ms - begin_ms:>8} ms {fired.action} #{fired.nth} {fired.what}" for fired in server.faults.log
     )
-    fired = [fired for fired in server.faults.log if "skew" not in fired.action]
+    fired = [fired for fired in server.faults.log if fired.action not in {"request skew", "request lag"}]
     wrong = []
     for feed, text in feeds.items():
         seen = cerebro_run.seen[feed]
@@ -187,7 +187,7 @@ def prove(simulator, size: Size, seed: int) -> None:
         assert not feed.corrections or feed._name.startswith(AMENDED), (feed._name, cerebro_run.messages)
     assert not wrong, f"seed {seed}\n{story}\n" + "\n".join(wrong)
     assert len(fired) >= size.faults, Counter(each.action for each in fired)
-    assert {"frame close", "frame abort", "frame stall", "request lag"} <= {each.action for each in fired}
+    assert {"frame close", "frame abort", "frame stall"} <= {each.action for each in fired}
     assert any(feed.corrections for feed in feeds)
     print(
         sum(map(len, cerebro_run.seen.values())), "bars,", len(fired), "faults", Counter(each.action for each in fired)

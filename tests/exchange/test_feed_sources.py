@@ -110,3 +110,81 @@ def test_what_is_unknown_is_refused(simulator, wrong):
     feed = store_of(server).getdata(dataname="BTC/USDT", **wrong, **SECONDS)
     with pytest.raises(ConfigError, match="give one of"):
         run(feed.store, feed, until=lambda w: False)
+
+
+@pytest.mark.parametrize(("timeframe", "text", "speed", "bars"), [(SECONDS, "1s", 5, 15), (MINUTES, "1m", 60, 3)])
+def test_bars_built_from_trades_are_the_exchange_s_own(simulator, timeframe, text, speed, bars):
+    server = simulator((BTC, ETH), history_ms=HOUR_MS, speed=speed)
+    store = store_of(server)
+    feeds = [
+        store.getdata(dataname=name, fromdate=ago(server, minutes=5), source="trades", **timeframe)
+        for name in ("BTC/USDT", "ETH/USDT")
+    ]
+    watcher = run(store, *feeds, until=lived(*feeds, bars=bars))
+    for feed in feeds:
+        assert watcher.states[feed] == ["DELAYED", "LIVE"]
+        assert_equals_exchange(server, watcher, feed, text, start_of(feed))
+        assert feed.origins["trades"] >= bars
+
+
+def test_trades_that_were_missed_are_fetched(simulator):
+    server = simulator((BTC, QUIET), history_ms=HOUR_MS, speed=10)
+    server.faults.lose(stream="btcusdt@aggTrade", nth=15, times=4)
+    server.faults.lose(stream="btcusdt@aggTrade", nth=60, times=30)
+    server.faults.reorder(2, stream="btcusdt@aggTrade", nth=130, times=2)
+    server.faults.duplicate(2, stream="btcusdt@aggTrade", nth=150, times=10)
+    server.faults.abort(stream="btcusdt@aggTrade", nth=200)
+    server.faults.lag(1.5, path="/api/v3/aggTrades", times=0)
+    store = store_of(server)
+    feeds = [
+        store.getdata(dataname=name, fromdate=ago(server, minutes=2), source="trades", **SECONDS)
+        for name in ("BTC/USDT", "DULL/USDT")
+    ]
+    end_ms = server.clock.now_ms() + 60_000
+    watcher = run(
+        store,
+        *feeds,
+        until=lambda w: all(
+            states[-1:] == ["LIVE"] and "CONNBROKEN" in states and w.seen[feed][-1][0] > end_ms
+            for feed, states in w.states.items()
+        ),
+    )
+    assert {fired.action for fired in server.faults.log} >= {"frame lose", "frame reorder", "frame abort"}
+    for feed in feeds:
+        assert_equals_exchange(server, watcher, feed, "1s", start_of(feed))
+        assert watcher.states[feed] == ["DELAYED", "LIVE", "CONNBROKEN", "DELAYED", "LIVE"]
+
+
+def test_bars_that_the_exchange_does_not_offer_are_built_from_trades(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=20)
+    store = store_of(server)
+    feed = store.getdata(
+        dataname="BTC/USDT",
+        fromdate=ago(server, minutes=10),
+        timeframe=bt.TimeFrame.Seconds,
+        compression=7,
+        source="trades",
+    )
+    watcher = run(store, feed, until=lived(feed, bars=10))
+    market = server.exchange.markets["BTCUSDT"]
+    first_ms, last_ms = start_of(feed), int(watcher.seen[feed][-1][0])
+    bars: dict[int, list] = {}
+    for trade in market.trades(start_ms=first_ms, limit=10**6, now_ms=last_ms - 1):
+        price, amount = market.price(trade.price_ticks), market.qty(trade.qty_steps)
+        bars.setdefault(trade.ts_ms // 7_000 * 7_000, []).append((price, amount))
+    expected = [
+        (
+            opened + 7_000,
+            float(trades[0][0]),
+            float(max(price for price, _ in trades)),
+            float(min(price for price, _ in trades)),
+            float(trades[-1][0]),
+            float(sum(amount for _, amount in trades)),
+        )
+        for opened, trades in sorted(bars.items())
+        if opened >= first_ms
+    ]
+    seen = watcher.seen[feed]
+    assert [bar[:5] for bar in seen] == [bar[:5] for bar in expected]
+    assert [bar[5] for bar in seen] == pytest.approx([bar[5] for bar in expected], rel=1e-12)
+    assert feed.origins.keys() == {"trades"}
