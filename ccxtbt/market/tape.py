@@ -27,6 +27,8 @@ from ccxtbt.market.timeframes import Timeframe, close_ms, floor_ms
 
 # So many missing numbers that REST does not have, and the exchange's numbers are taken to have gaps.
 SKIPS = 3
+# How often a market in which nobody seems to trade is looked at.
+SILENT_MS = 30_000
 # A float tells no more decimals apart in amounts of usual size.
 MOST_PLACES = 15
 
@@ -49,7 +51,7 @@ class Tape:
     since_ms : int
         Open of the first bar wanted; trades before it are left out.
     watchful : bool
-        Whether it must be known at each bar's end that nobody traded, also while nobody does.
+        Whether it must be known at each bar's end that nobody traded, and not only now and then.
 
     Attributes
     ----------
@@ -144,10 +146,11 @@ class Tape:
         if not self._dense:
             return None
         forming = self._bars.forming()
-        open_ms = forming[0] if forming is not None else self.complete_ms if self._watchful else None
-        if open_ms is None:
-            return None
-        return TradeQuestion(from_id, self._last_ms, max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms))
+        open_ms = self.complete_ms if forming is None else forming[0]
+        # Without a bar that waits, it may be that nobody trades, or that the only trade was lost.
+        pause_ms = 0 if forming is not None or self._watchful else SILENT_MS
+        at_ms = max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms + pause_ms)
+        return TradeQuestion(from_id, self._last_ms, at_ms)
 
     def _hold(self, trade: Trade) -> bool:
         """Keep a trade until its turn; say whether it is new."""
