@@ -194,7 +194,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         try:
             for feed in feeds:
                 feed.launch()
-            ts_ms, ohlcv, origin = self.store.outcome(self.launch(), (*empty(), ()))
+            ts_ms, ohlcv, origin = self.store.outcome(self.launch(), (*empty(), empty()[0]))
         except BaseException as error:
             # This run ends before it has begun; the next one loads anew.
             for feed in feeds:
@@ -202,7 +202,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             if isinstance(error, Exception):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
-        self.origins = {each.name.lower(): n for each in Origin if (n := int(sum(origin == each)))}
+        self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
         self.set_columns(ts_ms, ohlcv)
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
@@ -349,6 +349,8 @@ class _Sink:
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
+    partial = False
+
     def __init__(self, feed: CCXTFeed) -> None:
         self.feed = feed
         self._inbox = feed.store.inbox
@@ -370,6 +372,9 @@ class _Sink:
 
     def bars(self, bars: list[Bar]) -> None:
         self._inbox.put(self, bars)
+
+    def forming(self, bar: Bar) -> None:
+        """Leave the bar that forms alone: nobody asks for it."""
 
     def state(self, state: State, reason: str) -> None:
         name = self.feed.p.dataname

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, Literal, Protocol
 
@@ -50,7 +49,15 @@ class State(Enum):
 
 
 class Sink(Protocol):
-    """Where a pipeline delivers; called on the I/O thread."""
+    """Where a pipeline delivers; called on the I/O thread.
+
+    Attributes
+    ----------
+    partial : bool
+        Whether `forming` is to be told.
+    """
+
+    partial: bool
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
@@ -60,6 +67,9 @@ class Sink(Protocol):
 
     def bars(self, bars: list[Bar]) -> None:
         """Take closed bars, later than all before."""
+
+    def forming(self, bar: Bar) -> None:
+        """Take what is known of the bar after all closed ones, while it forms and the data is live."""
 
     def state(self, state: State, reason: str) -> None:
         """Take a change of the data's state."""
@@ -97,8 +107,6 @@ class Pipeline:
         Who else is polled on this connection.
     longest_poll_ms : int, optional
         Longest pause between two polls; None: as long as the bars.
-    forming : callable, optional
-        Takes the frames of the bar that forms after all those delivered, while the data is live.
 
     Attributes
     ----------
@@ -121,7 +129,6 @@ class Pipeline:
         gaps: Gaps = "none",
         polls: Polls | None = None,
         longest_poll_ms: int | None = None,
-        forming: Callable[[Bar], None] | None = None,
     ) -> None:
         self._connection = connection
         self._streams = streams
@@ -135,7 +142,6 @@ class Pipeline:
         self._gaps = gaps
         self._polls = polls or Polls()
         self._longest_poll_ms = longest_poll_ms
-        self._forming = forming
         self._handover = Handover(timeframe, gaps)
         self.counts = self._handover.counts
         self._up = asyncio.Event()
@@ -144,7 +150,7 @@ class Pipeline:
         self._backlog_ms = 0
         self._news = asyncio.Event()
         self._newest_ms = -1
-        self._place = Place(0.0)
+        self._place: Place | None = None
         self._tape: Tape | None = None
         self._from_trades: list[Bar] = []
         self._live_ms = 0
@@ -159,6 +165,13 @@ class Pipeline:
 
     async def run(self) -> None:
         """Deliver the history, then, if there are streams, live bars up to `end_ms` or until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self._place is not None:
+                self._polls.leave()
+
+    async def _run(self) -> None:
         past = self._end_ms is not None and self._now_ms() >= self._end_ms
         try:
             if self._streams is None or past:
@@ -175,11 +188,7 @@ class Pipeline:
         if past:
             self._end(State.DISCONNECTED, "todate is past")
         elif self._streams is not None:
-            try:
-                await self._follow_on()
-            finally:
-                if self._source == "poll":
-                    self._polls.leave()
+            await self._follow_on()
 
     def up(self) -> None:
         """Note that frames come from now on."""
@@ -213,8 +222,8 @@ class Pipeline:
         elif bar.ts_ms > self._newest_ms:
             self._newest_ms = bar.ts_ms
             self._news.set()
-        if self._forming is not None and not closed and self._live and self._handover.next_forming(bar):
-            self._forming(bar)
+        if not closed and self._sink.partial and self._live and self._handover.next_forming(bar):
+            self._sink.forming(bar)
 
     def trades(self, trades: list[Trade]) -> None:
         """Take trades from the stream."""
@@ -381,7 +390,7 @@ class Pipeline:
     def _look_at_clock(self) -> None:
         """Note which bars are over by the exchange's clock, where that is to be known without a frame."""
         now_ms = self._now_ms()
-        if self._source == "poll":
+        if self._place is not None:
             if self._poll_ms is None or now_ms >= self._poll_ms:
                 self._handover.over(over_ms(self._timeframe, now_ms))
                 self._poll_ms = next_poll_ms(
@@ -424,7 +433,7 @@ class Pipeline:
         """Between closes, look at the bar that forms, where polls are asked for more often than bars close."""
         expected = self._handover.expected_ms()
         due = self._poll_ms is not None and self._now_ms() >= self._poll_ms
-        if self._source != "poll" or self._longest_poll_ms is None or self._forming is None or not due:
+        if self._source != "poll" or self._longest_poll_ms is None or not self._sink.partial or not due:
             return
         if expected is None or over_ms(self._timeframe, self._now_ms()) > expected:
             return

@@ -17,6 +17,7 @@ A trade that comes for a bar that was final already is counted, and changes noth
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from ccxtbt.market.timeframes import Timeframe, close_ms, floor_ms
 
 # So many missing numbers that REST does not have, and the exchange's numbers are taken to have gaps.
 SKIPS = 3
+# How many trades are known again when they come twice, where their numbers do not tell.
+REMEMBERED = 10_000
 # How often a market in which nobody seems to trade is looked at.
 SILENT_MS = 30_000
 # A float tells no more decimals apart in amounts of usual size.
@@ -74,6 +77,7 @@ class Tape:
         self._next: int | None = None
         self._waiting: dict[str, Trade] = {}
         self._known: dict[str, None] = {}
+        self._numbers = itertools.count()
         self._last_ms = since_ms
         self._asked_ms = 0
         # Trades may have been missed: before the first frame, and after each break.
@@ -96,7 +100,7 @@ class Tape:
     def add(self, trades: Iterable[Trade]) -> list[Bar]:
         """Take trades from the stream; return the bars that they make final."""
         for trade in trades:
-            self._hold(trade)
+            self._hold(trade, streamed=True)
         return self._advance() if self._dense and not self._unsure else []
 
     def answered(self, trades: list[Trade], more: bool, sent_ms: int, received_ms: int) -> list[Bar]:
@@ -111,7 +115,7 @@ class Tape:
         sent_ms, received_ms : int
             When the question left and its answer had come, by the exchange's clock.
         """
-        fresh = [trade for trade in trades if self._hold(trade)]
+        fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
         self.fetched += len(fresh)
         self._asked_ms = received_ms + AGAIN_MS
         if self._dense and trades:
@@ -152,7 +156,7 @@ class Tape:
         at_ms = max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms + pause_ms)
         return TradeQuestion(from_id, self._last_ms, at_ms)
 
-    def _hold(self, trade: Trade) -> bool:
+    def _hold(self, trade: Trade, *, streamed: bool) -> bool:
         """Keep a trade until its turn; say whether it is new."""
         if self._dense and not trade.id.isdecimal():
             self._loosen()
@@ -161,12 +165,14 @@ class Tape:
                 return False
             self._waiting[trade.id] = trade
             return True
-        # Without an id trades are told apart by their number alone.
-        key = trade.id or f"#{len(self._known)}"
+        key = trade.id or f"{trade.ts_ms} {trade.price} {trade.amount} {trade.side}"
         if key in self._known:
-            return False
+            if trade.id or not streamed:
+                return False
+            # The stream brings each once: two without an id that look alike are two.
+            key = f"{key} {next(self._numbers)}"
         self._known[key] = None
-        if len(self._known) > 10_000:
+        if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
         self._waiting[key] = trade
         return True

@@ -35,11 +35,14 @@ class Size:
     troubled_s: float
     speed: float
     breaks: int
+    # Up to which frame of a stream and which request of a market faults are spread.
+    reach: int
     limit_s: float
 
 
-SHORT = Size(symbols=20, faults=100, troubled_s=150, speed=10, breaks=4, limit_s=100)
-LONG = Size(symbols=60, faults=200, troubled_s=240, speed=5, breaks=8, limit_s=280)
+SHORT = Size(symbols=20, faults=100, troubled_s=150, speed=10, breaks=4, reach=40, limit_s=100)
+LONG = Size(symbols=60, faults=200, troubled_s=240, speed=5, breaks=8, reach=60, limit_s=280)
+HOUR = Size(symbols=20, faults=200, troubled_s=3_480, speed=1, breaks=20, reach=800, limit_s=3_900)
 
 
 def specs(size: Size) -> list[Spec]:
@@ -77,12 +80,12 @@ def disturb(server, size: Size, seed: int) -> None:
         # A minute's stream says little until it closes; a second's closes each time.
         stream = draw.choice(streams)
         draw.choice(of_frames)(
-            {"stream": stream, "nth": draw.randint(1, 40), "times": draw.randint(1, 3 if i % 4 else 6)}
+            {"stream": stream, "nth": draw.randint(1, size.reach), "times": draw.randint(1, 3 if i % 4 else 6)}
         )
     lively = [f"{name.lower()}@kline_1s" for name in names[4::4]]
     of_sockets = [faults.close, faults.abort, faults.stall]
     for i in range(size.breaks):
-        of_sockets[i % 3](stream=draw.choice(lively), nth=draw.randint(8, 40))
+        of_sockets[i % 3](stream=draw.choice(lively), nth=draw.randint(8, size.reach))
     faults.accept_and_close(nth=2)
     faults.refuse_connect(nth=4)
     of_requests = [
@@ -104,7 +107,7 @@ def disturb(server, size: Size, seed: int) -> None:
     faults.lag(1.9, path=KLINES, times=0)
     history = 2 * size.symbols
     for cause in of_requests * (1 + size.faults // 100):
-        cause({"path": KLINES, "nth": history + draw.randint(0, 8 * size.symbols)})
+        cause({"path": KLINES, "nth": history + draw.randint(0, size.reach * size.symbols // 5)})
 
 
 class Archivist(Watcher):
@@ -205,3 +208,9 @@ def test_every_bar_of_many_symbols_comes_through_every_trouble(simulator, seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_more_symbols_more_trouble(simulator, seed):
     prove(simulator, LONG, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(4_200)
+def test_an_hour_of_trouble(simulator):
+    prove(simulator, HOUR, seed=60)

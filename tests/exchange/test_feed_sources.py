@@ -1,9 +1,13 @@
 """Live bars from polls and from trades, and what is made of bars that do not exist."""
 
+import time
+
 import backtrader as bt
 import pytest
 
 from ccxtbt.errors import ConfigError, DataError
+from ccxtbt.market.pipeline import Pipeline
+from ccxtbt.market.timeframes import parse
 from ccxtbt.sim.spec import Spec
 from simulated import BTC, ETH
 from watching import ago, assert_equals_exchange, run, store_of
@@ -188,3 +192,61 @@ def test_bars_that_the_exchange_does_not_offer_are_built_from_trades(simulator):
     assert [bar[:5] for bar in seen] == [bar[:5] for bar in expected]
     assert [bar[5] for bar in seen] == pytest.approx([bar[5] for bar in expected], rel=1e-12)
     assert feed.origins.keys() == {"trades"}
+
+
+class Forming:
+    """A sink that writes down which bar it was shown forming, and which were delivered."""
+
+    partial = True
+
+    def __init__(self):
+        self.shown, self.closed, self.states = [], [], []
+
+    def history(self, ts_ms, ohlcv, origin):
+        self.closed += ts_ms.tolist()
+
+    def failed(self, error):
+        self.states.append(error)
+
+    def bars(self, bars):
+        self.closed += [bar.ts_ms for bar in bars]
+
+    def forming(self, bar):
+        self.shown.append((bar.ts_ms, self.closed[-1]))
+
+    def state(self, state, reason):
+        self.states.append(state.name)
+
+    def correction(self, kept, came):
+        self.states.append("correction")
+
+
+@pytest.mark.parametrize(("source", "longest_ms"), [("ohlcv", None), ("poll", 10_000)])
+def test_the_bar_that_forms_is_shown_to_who_asks_and_is_always_the_next(simulator, source, longest_ms):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=30)
+    store = store_of(server)
+    store.start()
+    sink = Forming()
+    try:
+        start_ms = server.clock.now_ms() - 600_000
+        pipeline = Pipeline(
+            store.connection,
+            store.streams,
+            "BTC/USDT",
+            parse("1m"),
+            start_ms,
+            None,
+            sink,
+            source=source,
+            longest_poll_ms=longest_ms,
+        )
+        store.connection.spawn(pipeline.run, name="bars")
+        deadline_s = time.monotonic() + 20
+        while len({ts_ms for ts_ms, _ in sink.shown}) < 3 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+    finally:
+        store.stop()
+    assert sink.states[-1] == "LIVE"
+    assert all(ts_ms == last_ms + 60_000 for ts_ms, last_ms in sink.shown)
+    assert len({ts_ms for ts_ms, _ in sink.shown}) >= 3
+    assert len(sink.shown) > 6
