@@ -5,7 +5,7 @@ import time
 import backtrader as bt
 import pytest
 
-from ccxtbt.errors import ConfigError, DataError
+from ccxtbt.errors import ConfigError, DataError, NotOfferedError
 from ccxtbt.market.pipeline import Pipeline
 from ccxtbt.market.timeframes import parse
 from ccxtbt.sim.spec import Spec
@@ -250,3 +250,26 @@ def test_the_bar_that_forms_is_shown_to_who_asks_and_is_always_the_next(simulato
     assert all(ts_ms == last_ms + 60_000 for ts_ms, last_ms in sink.shown)
     assert len({ts_ms for ts_ms, _ in sink.shown}) >= 3
     assert len(sink.shown) > 6
+
+
+@pytest.mark.parametrize(
+    ("lacks", "origin"),
+    [
+        (("watchOHLCV", "watchOHLCVForSymbols"), "trades"),
+        (("watchOHLCV", "watchOHLCVForSymbols", "watchTrades", "watchTradesForSymbols"), "rest"),
+    ],
+)
+def test_where_the_exchange_streams_no_bars_the_next_best_source_is_taken(simulator, lacks, origin):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server, config={"has": dict.fromkeys(lacks, False)})
+    feed = store.getdata(dataname="BTC/USDT", backfill_start=False, **SECONDS)
+    run(store, feed, until=lived(feed, bars=5))
+    assert feed.origins.keys() == {origin}
+
+
+def test_a_source_that_the_exchange_does_not_have_is_refused(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS)
+    store = store_of(server, config={"has": {"watchTrades": False, "watchTradesForSymbols": False}})
+    feed = store.getdata(dataname="BTC/USDT", source="trades", **SECONDS)
+    with pytest.raises(NotOfferedError, match="source='auto'"):
+        run(store, feed, until=lambda w: False)

@@ -110,3 +110,13 @@ def test_a_number_that_is_missing_is_asked_for():
     assert tape.question().from_id == 2
     bars = tape.answered(trades[2:4], more=False, sent_ms=START_MS + 7_000, received_ms=START_MS + 7_050)
     assert [bar[:6] for bar in bars] == reference(trades[:5])
+
+
+def test_trades_without_an_id_come_each_as_often_as_the_stream_brings_them():
+    tape = Tape(SECONDS, START_MS)
+    alike = [Trade("", START_MS + 1_000, 1.0, 0.1, "buy")] * 2
+    missed = Trade("", START_MS + 2_000, 2.0, 0.3, "buy")
+    tape.add(alike)
+    tape.answered([*alike, missed], more=False, sent_ms=START_MS + 3_000, received_ms=START_MS + 3_050)
+    assert tape.tick(START_MS + STEP_MS) == []
+    assert [bar[:6] for bar in tape.tick(START_MS + 2 * STEP_MS)] == reference([*alike, missed])
