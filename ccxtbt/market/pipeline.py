@@ -466,7 +466,8 @@ class Pipeline:
             return
         sent_ms = self._now_ms()
         by_id = question.from_id is not None and bool(name)
-        since_ms = None if by_id else question.since_ms
+        # One ms earlier: some exchanges give only what is later than they are told.
+        since_ms = None if by_id else question.since_ms - 1
         params = {name: question.from_id} if by_id else {}
         with in_lane(Lane.LIVE):
             rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)

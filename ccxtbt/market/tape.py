@@ -75,6 +75,7 @@ class Tape:
         self._places = 0
         self._skips = 0
         self._next: int | None = None
+        self._asked_id: int | None = None
         self._waiting: dict[str, Trade] = {}
         self._known: dict[str, None] = {}
         self._numbers = itertools.count()
@@ -115,12 +116,18 @@ class Tape:
         sent_ms, received_ms : int
             When the question left and its answer had come, by the exchange's clock.
         """
+        self._asked_ms = received_ms + AGAIN_MS
+        asked = self._asked_id
+        if self._dense and asked is not None and not any(t.id.isdecimal() and int(t.id) >= asked for t in trades):
+            # The last trade that is known was asked for too: an answer that does not reach it says nothing.
+            return []
         fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
         self.fetched += len(fresh)
-        self._asked_ms = received_ms + AGAIN_MS
         if self._dense and trades:
             if self._next is None:
                 self._next = int(trades[0].id)
+                # By a clock that is wrong the stream may have begun before the first bar wanted.
+                self._waiting = {key: trade for key, trade in self._waiting.items() if int(key) >= self._next}
             elif int(trades[-1].id) >= self._next and str(self._next) not in self._waiting and self._waiting:
                 self._skip()
         if more:
@@ -144,7 +151,7 @@ class Tape:
 
     def question(self) -> TradeQuestion | None:
         """Return what to ask of REST next, and when; None if nothing is missing."""
-        from_id = self._next if self._dense else None
+        from_id = self._asked_id = self._next - 1 if self._dense and self._next is not None else None
         if self._unsure or self._hole():
             return TradeQuestion(from_id, self._last_ms, self._asked_ms)
         if not self._dense:
