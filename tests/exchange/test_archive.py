@@ -72,7 +72,7 @@ def disturb(server, size: Size, seed: int) -> None:
     names = [spec.symbol for spec in specs(size)]
     streams = [f"{name.lower()}@kline_{text}" for name in names if not name.startswith(AMENDED) for text in TIMEFRAMES]
     trades = [f"{name.lower()}@aggTrade" for i, name in enumerate(names) if source_of(i) == "trades"]
-    faults.amend(0.5, amended, stream=f"{AMENDED.lower()}usdt@kline_1s", where=closed, nth=12, times=12)
+    faults.amend(0.5, amended, stream=f"{AMENDED.lower()}usdt@kline_1s", where=closed, nth=12, times=0)
     of_frames = [
         lambda which: faults.lose(**which),
         lambda which: faults.lose(**which, where=closed),
@@ -82,18 +82,18 @@ def disturb(server, size: Size, seed: int) -> None:
         lambda which: faults.reorder(draw.randint(1, 3), **which),
         lambda which: faults.garble(**which),
     ]
-    for i in range(2 * size.faults):
+    for i in range(5 * size.faults):
         # A minute's stream says little until it closes; a second's closes each time.
         stream = draw.choice(streams)
         draw.choice(of_frames)(
-            {"stream": stream, "nth": draw.randint(1, size.reach), "times": draw.randint(1, 3 if i % 4 else 6)}
+            {"stream": stream, "nth": draw.randint(1, size.reach // 2), "times": draw.randint(1, 3 if i % 4 else 6)}
         )
     plain = [faults.lose, faults.duplicate, faults.garble, faults.reorder]
     for stream in trades * (size.faults // 20):
         draw.choice(plain)(stream=stream, nth=draw.randint(1, 5 * size.reach), times=draw.randint(1, 20))
     lively = [f"{name.lower()}@kline_1s" for name in names[4::4]]
     for i in range(size.breaks):
-        (faults.close, faults.abort)[i % 2](stream=draw.choice(lively), nth=draw.randint(3, size.reach // 2))
+        (faults.close, faults.abort)[i % 2](stream=draw.choice(lively), nth=draw.randint(8, size.reach))
     faults.accept_and_close(nth=2)
     faults.refuse_connect(nth=4)
     of_requests = [
