@@ -72,7 +72,7 @@ def disturb(server, size: Size, seed: int) -> None:
     names = [spec.symbol for spec in specs(size)]
     streams = [f"{name.lower()}@kline_{text}" for name in names if not name.startswith(AMENDED) for text in TIMEFRAMES]
     trades = [f"{name.lower()}@aggTrade" for i, name in enumerate(names) if source_of(i) == "trades"]
-    faults.amend(0.5, amended, stream=f"{AMENDED.lower()}usdt@kline_1s", where=closed, nth=12, times=0)
+    faults.amend(0.5, amended, stream=f"{AMENDED.lower()}usdt@kline_1s", where=closed, nth=2, times=0)
     of_frames = [
         lambda which: faults.lose(**which),
         lambda which: faults.lose(**which, where=closed),
