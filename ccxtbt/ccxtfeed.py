@@ -7,16 +7,16 @@ import datetime as dt
 import logging
 from collections import deque
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, get_args
 
 from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore, open_archive
-from ccxtbt.errors import ConfigError
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.market import timeframes
-from ccxtbt.market.handover import Bar
+from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
-from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.market.pipeline import Pipeline, Source, State
 from ccxtbt.resampled import LiveClone, waits
 
 logger = logging.getLogger(__name__)
@@ -108,10 +108,18 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         Keep the history on disk, as the store's own argument says; None: as the store does.
     progress : callable or None
         Hears how far the download of the history is (`ccxtbt.market.history.Progress`), on the store's I/O thread.
+    source : {'auto', 'ohlcv', 'trades', 'poll'}
+        Where live bars come from: the exchange's stream of bars, bars built from its stream of trades, or REST, asked
+        just after each close. ``'auto'`` takes the first of them that the exchange offers.
+    gaps : {'none', 'flat', 'raise'}
+        What to make of bars in which nobody traded: nothing; a flat bar at the last close, with volume 0 and origin
+        synthetic; or `DataError`.
+    check_interval : float or None
+        Longest pause between two polls, in seconds; None: as long as the bars.
     store : CCXTStore
         The account; or ``exchange``, ``currency``, ``config``, ... to make one. ``exchange`` alone names the account
         that was last opened there, if there is one.
-    backfill_start, ohlcv_limit, drop_newest, debug, check_interval
+    backfill_start, ohlcv_limit, drop_newest, debug
         Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
         change nothing: paging never stops short, and a forming bar is never delivered.
 
@@ -133,16 +141,19 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("check_interval", None),
         ("archive", None),
         ("progress", None),
+        ("source", "auto"),
+        ("gaps", "none"),
     )
 
     store: CCXTStore
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: deque[list[Bar] | State] = deque()
+        self._held: deque[list[Bar] | State | Exception] = deque()
         self._sink: _Sink | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
+        self.counts = Counts()
 
     def islive(self) -> bool:
         """Whether live bars follow the history."""
@@ -189,7 +200,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         try:
             for feed in feeds:
                 feed.launch()
-            ts_ms, ohlcv = self.store.outcome(self.launch(), empty())
+            ts_ms, ohlcv, origin = self.store.outcome(self.launch(), (*empty(), empty()[0]))
         except BaseException as error:
             # This run ends before it has begun; the next one loads anew.
             for feed in feeds:
@@ -197,7 +208,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             if isinstance(error, Exception):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
-        self.origins = {"rest": len(ts_ms)}
+        self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
         self.set_columns(ts_ms, ohlcv)
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
@@ -242,13 +253,18 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             store.connection,
             None if self.p.historical else store.streams,
             store.checked_symbol(self.p.dataname, "dataname"),
-            timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression)),
+            self._length(),
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
             store.archive if self.p.archive is None else open_archive(self.p.archive),
             self.p.progress,
+            source=self._one_of("source", get_args(Source)),
+            gaps=self._one_of("gaps", get_args(Gaps)),
+            polls=store.polls,
+            longest_poll_ms=None if self.p.check_interval is None else int(1000 * self.p.check_interval),
         )
+        self.counts = pipeline.counts
         self._sink = sink
         store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
         return sink.promise
@@ -268,20 +284,21 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Whether a pass of cerebro would find something here."""
         return bool(self.pending or self._held or self.notifs or len(self) < self.buflen())
 
-    def receive(self, item: list[Bar] | State) -> None:
+    def receive(self, item: list[Bar] | State | Exception) -> None:
         """Take bars or a change of state from the inbox, in the order in which they happened."""
         if self._held:
             self._held.append(item)
-        elif isinstance(item, State):
-            # A state that follows bars is told only when those bars have been delivered.
-            if self.pending or len(self) < self.buflen():
-                self._held.append(item)
-            else:
-                self._tell(item)
-        else:
+        elif isinstance(item, list):
             self._queue_bars(item)
+        elif self.pending or len(self) < self.buflen():
+            # A state that follows bars is told only when those bars have been delivered.
+            self._held.append(item)
+        else:
+            self._tell(item)
 
-    def _tell(self, state: State) -> None:
+    def _tell(self, state: State | Exception) -> None:
+        if isinstance(state, Exception):
+            raise state
         if state is State.DISCONNECTED:
             self.finish()
         self.put_notification(getattr(self, state.name))
@@ -296,12 +313,28 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """All bars are delivered: tell the states that waited for that, up to the next bars."""
         while self._held and not self.pending:
             item = self._held.popleft()
-            if isinstance(item, State):
-                self._tell(item)
-            else:
+            if isinstance(item, list):
                 self._queue_bars(item)
+            else:
+                self._tell(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
+
+    def _length(self) -> timeframes.Timeframe:
+        """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""
+        pair = self.p.timeframe, self.p.compression
+        try:
+            return timeframes.parse(self.store.get_granularity(*pair))
+        except NotOfferedError:
+            if self.p.source != "trades" or self.p.historical:
+                raise
+            return timeframes.parse(timeframes.from_backtrader(*pair))
+
+    def _one_of(self, name: str, offered: tuple[str, ...]) -> Any:
+        value = getattr(self.p, name)
+        if value not in offered:
+            raise ConfigError(f"{name}={value!r} of {self.p.dataname} is unknown: give one of {', '.join(offered)}.")
+        return value
 
     def _span_ms(self) -> tuple[int | None, int | None]:
         start, end = self.p.fromdate, self.p.todate
@@ -336,37 +369,46 @@ class _Sink:
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
+    partial = False
+
     def __init__(self, feed: CCXTFeed) -> None:
-        self._feed = feed
+        self.feed = feed
         self._inbox = feed.store.inbox
         self.promise: Future[Any] = Future()
 
-    def receive(self, item: list[Bar] | State) -> None:
+    def receive(self, item: list[Bar] | State | Exception) -> None:
         """Hand an item on; runs on cerebro's thread."""
-        if self._feed._sink is self:
-            self._feed.receive(item)
+        if self.feed._sink is self:
+            self.feed.receive(item)
 
-    def history(self, ts_ms: Any, ohlcv: Any) -> None:
-        self.promise.set_result((ts_ms, ohlcv))
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        self.promise.set_result((ts_ms, ohlcv, origin))
 
     def failed(self, error: Exception) -> None:
-        self.promise.set_exception(error)
+        if self.promise.done():
+            self._inbox.put(self, error)
+        else:
+            self.promise.set_exception(error)
 
     def bars(self, bars: list[Bar]) -> None:
         self._inbox.put(self, bars)
 
+    def forming(self, bar: Bar) -> None:
+        """Leave the bar that forms alone: nobody asks for it."""
+
     def state(self, state: State, reason: str) -> None:
-        name = self._feed.p.dataname
+        name = self.feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
-            self._feed.store.put_notification(f"{name} cannot be streamed: {reason}")
+            self.feed.store.put_notification(f"{name} cannot be streamed: {reason}")
         self._inbox.put(self, state)
 
-    def correction(self, kept: Bar, came: Bar) -> None:
-        self._feed.corrections += 1
-        text = f"{self._feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
+    def correction(self, kept: Bar | None, came: Bar) -> None:
+        self.feed.corrections += 1
+        what = "a bar that had been found not to exist came late" if kept is None else f"the bar {kept} came again"
+        text = f"{self.feed.p.dataname}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
-        self._feed.store.put_notification(text)
+        self.feed.store.put_notification(text)
 
 
 CCXTStore.DataCls = CCXTFeed

@@ -19,6 +19,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.facts import Facts
 from ccxtbt.inbox import Inbox, inbox_of
+from ccxtbt.market.polls import Polls
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.market.watches import Watches
@@ -237,6 +238,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
         self.watches = Watches(self.connection)
+        self.polls = Polls()
         self.halted = ""
         self.desk: Any = None
         self.journal: Journal | None = None
@@ -527,7 +529,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             reached = self.inbox.drain()
         if reached:
             self._patience_s = FIRST_SLEEP_S
-            self._awake.update(feed for feed in reached if isinstance(feed, CCXTStore.DataCls))
+            # One pass of cerebro takes one bar of a feed: who was given several must be looked at until all are gone.
+            self._awake.update(feed for each in reached if (feed := getattr(each, "feed", None)) is not None)
 
     def _look_at_datas(self) -> None:
         """Note once a run what a sleep depends on, so that a pass need not walk a thousand datas for it."""

@@ -153,15 +153,17 @@ class ThreadedDataFeed(Guest):
 class _Sink:
     """What the pipeline calls, on the I/O thread."""
 
+    partial = False
+
     def __init__(self, feed: ThreadedDataFeed, symbol: str) -> None:
         self.error: Exception | None = None
         self._feed = feed
         self._symbol = symbol
 
-    def history(self, ts_ms: Any, ohlcv: Any) -> None:
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._feed.make_room(len(ts_ms))
-        for opened_ms, o, h, l, c, v in zip(ts_ms.tolist(), *ohlcv.tolist(), strict=True):  # noqa: E741  # as all do
-            self._feed.data_queue.put(Bar(opened_ms, o, h, l, c, v, Origin.REST))
+        for *values, source in zip(ts_ms.tolist(), *ohlcv.tolist(), origin.tolist(), strict=True):
+            self._feed.data_queue.put(Bar(*values, Origin(source)))
 
     def failed(self, error: Exception) -> None:
         self.error = error
@@ -170,12 +172,16 @@ class _Sink:
         for bar in bars:
             self._feed.data_queue.put(bar)
 
+    def forming(self, bar: Bar) -> None:
+        """Leave out what is not final."""
+
     def state(self, state: State, reason: str) -> None:
         self._feed.state = state
         logger.info("%s: %s%s", self._symbol, state.value, f" ({reason})" if reason else "")
 
-    def correction(self, kept: Bar, came: Bar) -> None:
-        text = f"{self._symbol}: the bar {kept} came again as {came}; the first is kept."
+    def correction(self, kept: Bar | None, came: Bar) -> None:
+        what = "a bar that had been found not to exist came late" if kept is None else f"the bar {kept} came again"
+        text = f"{self._symbol}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
         self._feed.connection.notice(text)
 

@@ -43,6 +43,8 @@ class Facts:
     history_requests : int
         Most requests for history under way at once, for all markets together. Each has a connection of its own;
         ccxt's session opens 100 at most, and the rest is for live data and orders.
+    trades_from_param : str
+        Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -89,6 +91,7 @@ class Facts:
     socket_messages: tuple[int, int] | tuple[()] = (4, 1_000)
     page_limit: int = 0
     history_requests: int = 25
+    trades_from_param: str = ""
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0
@@ -106,6 +109,11 @@ class Facts:
 
 
 DEFAULT = Facts()
+
+# REST gives Binance's aggregate trades from an id on; single trades have other numbers there, so that what the stream
+# missed could not be told from what it showed.
+_AGGREGATE_TRADES = {"watchTrades": {"name": "aggTrade"}, "watchTradesForSymbols": {"name": "aggTrade"}}
+_BINANCE_CONTRACTS = Facts(trades_from_param="fromId", startup_options=_AGGREGATE_TRADES)
 
 # binance: developers.binance.com, "Spot API": Limits (6,000 weight a minute, 100 orders in 10 s, 200,000 a day),
 # "Klines" (limit 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order"
@@ -126,6 +134,7 @@ TABLE: Mapping[str, Facts] = {
         # Of the 5 in a second some room is left for pongs, which pass unpaced.
         socket_messages=(4, 1_000),
         page_limit=1_000,
+        trades_from_param="fromId",
         streams_per_request=200,
         # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
         streams_per_socket=1_000,
@@ -133,11 +142,14 @@ TABLE: Mapping[str, Facts] = {
         startup_options={
             "fetchMargins": False,
             "fetchCurrencies": False,
+            **_AGGREGATE_TRADES,
             # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
             "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
             "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
         },
     ),
+    "binanceusdm": _BINANCE_CONTRACTS,
+    "binancecoinm": _BINANCE_CONTRACTS,
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(
         stream_timeframes={

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,6 +31,20 @@ class MarketData:
         self._usage = usage
         #: Told of every book that leaves by REST: symbol, bids, asks.
         self.on_depth: Callable[[str, list[tuple[str, str]], list[tuple[str, str]]], None] = lambda *_: None
+        self._lag_ms = self._skew_ms = 0
+
+    @contextmanager
+    def seen_with(self, lag_ms: int, skew_ms: int) -> Generator[None]:
+        """Answer, within, from a replica that is `lag_ms` behind and by a clock that is `skew_ms` ahead."""
+        self._lag_ms, self._skew_ms = lag_ms, skew_ms
+        try:
+            yield
+        finally:
+            self._lag_ms = self._skew_ms = 0
+
+    def _seen_ms(self) -> int:
+        """Return up to when klines and trades are seen."""
+        return self._exchange.clock.now_ms() - self._lag_ms
 
     def _market(self, params: Params) -> Market:
         return self._exchange.market(params.symbol())
@@ -56,7 +71,7 @@ class MarketData:
 
     def time(self, params: Params) -> Json:
         """``GET /api/v3/time``."""
-        return {"serverTime": self._exchange.clock.now_ms()}
+        return {"serverTime": self._exchange.clock.now_ms() + self._skew_ms}
 
     def exchange_info(self, params: Params) -> Json:
         """``GET /api/v3/exchangeInfo``."""
@@ -78,15 +93,13 @@ class MarketData:
             params.integer("startTime"),
             params.integer("endTime"),
             params.limit(500, 1000),
-            now_ms=self._exchange.clock.now_ms(),
+            now_ms=self._seen_ms(),
         )
 
     def trades(self, params: Params) -> list[Json]:
         """``GET /api/v3/trades`` and, with fromId, ``historicalTrades``."""
         market = self._market(params)
-        rows = market.trades(
-            from_id=params.integer("fromId"), limit=params.limit(500, 1000), now_ms=self._exchange.clock.now_ms()
-        )
+        rows = market.trades(from_id=params.integer("fromId"), limit=params.limit(500, 1000), now_ms=self._seen_ms())
         return [public_trade(market, trade) for trade in rows]
 
     def agg_trades(self, params: Params) -> list[Json]:
@@ -100,7 +113,7 @@ class MarketData:
             start_ms=start_ms,
             end_ms=end_ms,
             limit=params.limit(500, 1000),
-            now_ms=self._exchange.clock.now_ms(),
+            now_ms=self._seen_ms(),
         )
         return [agg_trade(market, trade) for trade in rows]
 

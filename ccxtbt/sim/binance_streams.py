@@ -17,7 +17,7 @@ from ccxtbt.sim.binance_json import (
     ticker_event,
     trade_event,
 )
-from ccxtbt.sim.connection import Connection, frame
+from ccxtbt.sim.connection import Connection, framed
 from ccxtbt.sim.events import BookTickerEvent, KlineEvent, TradeEvent
 from ccxtbt.sim.kline import INTERVALS
 
@@ -169,10 +169,10 @@ class MarketStreams:
         raw = combined = b""
         for connection in list(self._subscribers[stream]):
             if connection.combined:
-                combined = combined or frame(b'{"stream":"%b","data":%b}' % (stream.encode(), payload))
+                combined = combined or framed(payload, stream)
                 self._deliver(connection, combined, stream, event, content)
             else:
-                raw = raw or frame(payload)
+                raw = raw or framed(payload, None)
                 self._deliver(connection, raw, stream, event, content)
 
     def answer(self, connection: Connection, request: str) -> bytes:

@@ -24,6 +24,11 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT) -> bytes:
     return first + b"\x7f" + size.to_bytes(8, "big") + payload
 
 
+def framed(payload: bytes, stream: str | None) -> bytes:
+    """Return the frame of an event, wrapped with its stream's name where a connection wants it."""
+    return frame(payload if stream is None else b'{"stream":"%b","data":%b}' % (stream.encode(), payload))
+
+
 class Connection:
     """What the server knows of a client's WebSocket connection, and how it sends.
 

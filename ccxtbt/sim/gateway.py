@@ -16,7 +16,7 @@ from ccxtbt.sim.binance import Binance, opening, without_host
 from ccxtbt.sim.binance_access import Refusal
 from ccxtbt.sim.binance_limits import Counter, Limits
 from ccxtbt.sim.binance_user import Request
-from ccxtbt.sim.connection import Connection, Socket, frame
+from ccxtbt.sim.connection import Connection, Socket, frame, framed
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
 
@@ -139,9 +139,18 @@ class Gateway:
         rules = self.faults.take("frame", fields, content if isinstance(content, dict) else {})
         copies = 1
         for rule in rules:
-            copies = self._apply(rule, connection, data, copies)
+            if rule.action == "amend":
+                self._amend(rule, connection, stream, content)
+            else:
+                copies = self._apply(rule, connection, data, copies)
         for _ in range(copies):
             connection.send(data)
+
+    def _amend(self, rule: Rule, connection: Connection, stream: str, content: Any) -> None:
+        """Send an event once more, later and otherwise."""
+        payload = orjson.dumps(rule.args["change"](content))
+        data = framed(payload, stream if connection.combined else None)
+        asyncio.get_running_loop().call_later(self._real_s(rule.args["seconds"]), connection.send, data)
 
     def _apply(self, rule: Rule, connection: Connection, data: bytes, copies: int) -> int:
         """Do what a rule does to a frame; return how often the frame is still to be sent."""
@@ -180,7 +189,10 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
-        status, content, headers, weight = self.binance.rest.answer(request.method, path, query, body, api_key, address)
+        with self.binance.rest.market_data.seen_with(lag_ms=_ms(rules, "lag"), skew_ms=_ms(rules, "skew")):
+            status, content, headers, weight = self.binance.rest.answer(
+                request.method, path, query, body, api_key, address
+            )
         self._report(request.method, path)
         await self._delay(rules, "delay_answer")
         if instead is not None:
@@ -351,3 +363,8 @@ class Gateway:
             if rule.action == "truncate":
                 answer = answer[: int(len(answer) * rule.args["keep"])]
         connection.send(frame(answer))
+
+
+def _ms(rules: list[Rule], action: str) -> int:
+    """Return the ms that the rules of an action add up to."""
+    return int(1000 * sum(rule.args["seconds"] for rule in rules if rule.action == action))

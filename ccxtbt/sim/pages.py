@@ -134,13 +134,13 @@ class Pages:
     def _chunk(self, interval: str, chunk_ms: int, now_ms: int, from_ms: int = 0) -> _Chunk:
         """Return the rows of a chunk as of `now_ms`; kept once the chunk is over, until then only those wanted."""
         key = (interval, chunk_ms)
+        if _chunk_end(interval, chunk_ms) > now_ms:
+            first_ms = max(chunk_ms, open_of(interval, from_ms))
+            return self._encode(self._bars(interval, chunk_ms, first_ms, now_ms))
         chunk = self._chunks.get(key)
         if chunk is None:
-            over = _chunk_end(interval, chunk_ms) <= now_ms
-            first_ms = chunk_ms if over else max(chunk_ms, open_of(interval, from_ms))
-            chunk = self._encode(self._bars(interval, chunk_ms, first_ms, now_ms))
-            if over:
-                self._keep(key, chunk)
+            chunk = self._encode(self._bars(interval, chunk_ms, chunk_ms, now_ms))
+            self._keep(key, chunk)
         return chunk
 
     def _keep(self, key: tuple[str, int], chunk: _Chunk) -> None:

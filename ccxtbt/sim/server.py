@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Self, TypeVar
@@ -206,6 +207,16 @@ class SimServer:
         """Let `serve` return; to be called on the server's thread."""
         if self._stopping is not None:
             self._stopping.set()
+
+    def restart(self, down_s: float) -> None:
+        """Go away, cutting all connections, and come back on the same port `down_s` (on the simulator's clock) later.
+
+        Markets, accounts and clock go on meanwhile.
+        """
+        self.stop()
+        self._thread = None
+        time.sleep(down_s / self.speed)
+        self.start()
 
     def __enter__(self) -> Self:
         return self.start()
