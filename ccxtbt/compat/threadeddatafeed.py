@@ -146,7 +146,7 @@ class ThreadedDataFeed(Guest):
         self.data_queue.end()
 
     def make_room(self, bars: int) -> None:
-        """Let so many bars wait beside the live ones: a history comes at once, and no reader is quick enough."""
+        """Let so many bars wait beside the live ones: they come at once, and no reader is quick enough."""
         self.data_queue.size = self.data_queue.qsize() + bars + self._buffer
 
 
@@ -162,13 +162,17 @@ class _Sink:
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._feed.make_room(len(ts_ms))
-        for *values, source in zip(ts_ms.tolist(), *ohlcv.tolist(), origin.tolist(), strict=True):
-            self._feed.data_queue.put(Bar(*values, Origin(source)))
+        rows = zip(ts_ms.tolist(), *ohlcv.tolist(), origin.tolist(), strict=True)
+        for opened_ms, o, h, l, c, v, source in rows:  # noqa: E741  # as all name them
+            self._feed.data_queue.put(Bar(opened_ms, o, h, l, c, v, Origin(source)))
 
     def failed(self, error: Exception) -> None:
         self.error = error
 
     def bars(self, bars: list[Bar]) -> None:
+        if self._feed.state is not State.LIVE:
+            # The end of the history, or what a break has missed.
+            self._feed.make_room(len(bars))
         for bar in bars:
             self._feed.data_queue.put(bar)
 
