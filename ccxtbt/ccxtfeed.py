@@ -17,7 +17,7 @@ from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, State
-from ccxtbt.resampled import LiveClone, waits
+from ccxtbt.resampled import BarClone, BarReplayer, BarResampler, LiveClone, waits
 
 logger = logging.getLogger(__name__)
 
@@ -144,16 +144,16 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def clone(self, **kwargs: Any) -> Any:
         """Return a data over this one, for cerebro to resample or replay."""
-        return LiveClone(dataname=self, **kwargs) if self.islive() else super().clone(**kwargs)
+        return (LiveClone if self.islive() else BarClone)(dataname=self, **kwargs)
 
     def resample(self, **kwargs: Any) -> None:
         """Let this feed's bars be resampled; cerebro calls it."""
-        super().resample(**kwargs)
+        self.addfilter(BarResampler, **kwargs)
         self._close_alone()
 
     def replay(self, **kwargs: Any) -> None:
         """Let this feed's bars be replayed; cerebro calls it."""
-        super().replay(**kwargs)
+        self.addfilter(BarReplayer, **kwargs)
         self._close_alone()
 
     def _close_alone(self) -> None:
