@@ -5,8 +5,9 @@ from dataclasses import replace
 import backtrader as bt
 import pytest
 
+from ccxtbt.errors import ConfigError
 from simulated import BTC, ETH
-from watching import Watcher, ago, prices, stamp_ms, store_of
+from watching import Watcher, ago, prices, run, stamp_ms, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -174,3 +175,84 @@ def test_beside_another_market_each_data_is_what_it_is_in_a_backtest(simulator, 
         seen = closed(live, which)
         assert len(seen) > 20
         assert seen == closed(past, which)[: len(seen)]
+
+
+def run_bulk(server, *frames, until, **kwargs):
+    """Run seconds of BTC with bulk feeds of coarser bars beside them."""
+    store = store_of(server)
+    fine = store.getdata(dataname="BTC/USDT", **SECONDS, **kwargs)
+    coarser = [fine.resampled(text) for text in frames]
+    watcher = run(store, fine, *coarser, until=lambda w: until(w, fine))
+    return watcher, fine, coarser
+
+
+def assert_closes_in_time(watcher, fine, made, length_ms, first_ms):
+    """Hold coarser bars to the seconds that the same strategy saw: each whole, and in the pass that ended it."""
+    expected, rows = [], {}
+    for bar in watcher.seen[fine]:
+        end = -(-int(bar[0]) // length_ms) * length_ms
+        rows.setdefault(end, []).append(bar)
+    over_ms = watcher.seen[fine][-1][0]
+    for end, bars in rows.items():
+        if end - length_ms >= first_ms and (bars[-1][0] == end or end < over_ms):
+            highs, lows = [bar[2] for bar in bars], [bar[3] for bar in bars]
+            expected.append((end, bars[0][1], max(highs), min(lows), bars[-1][4], sum(bar[5] for bar in bars)))
+    assert len(expected) >= 3
+    seen = watcher.seen[made]
+    assert [bar[:5] for bar in seen] == [bar[:5] for bar in expected]
+    assert [bar[5] for bar in seen] == pytest.approx([bar[5] for bar in expected], rel=1e-12)
+
+
+def test_a_bulk_feed_of_coarser_bars_goes_on_live(simulator):
+    server = simulator((replace(BTC, trades_per_minute=90),), history_ms=HOUR_MS, speed=40)
+    start = ago(server, minutes=2)
+    watcher, fine, coarser = run_bulk(
+        server, "5s", "15s", "1m", fromdate=start, until=lambda w, f: f.origins.get("ws", 0) >= 80
+    )
+    for made, length_ms in zip(coarser, (5_000, 15_000, 60_000), strict=True):
+        assert_closes_in_time(watcher, fine, made, length_ms, fine._utc_ms(start))
+
+
+def test_a_bulk_feed_begins_with_the_first_whole_bar(simulator):
+    server = simulator((replace(BTC, quiet=0.0, trades_per_minute=6_000),), history_ms=HOUR_MS, speed=20)
+    watcher, fine, (made,) = run_bulk(server, "7s", until=lambda w, f: f.origins.get("ws", 0) >= 40)
+    assert_closes_in_time(watcher, fine, made, 7_000, int(watcher.seen[fine][0][0]) - 1_000)
+
+
+def test_a_bulk_feed_ends_with_the_feed_that_it_is_made_of(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=20)
+    span = {"fromdate": ago(server, minutes=2), "todate": ago(server, minutes=-1)}
+    watcher, fine, (made,) = run_bulk(server, "5s", until=lambda w, f: False, **span)
+    assert watcher.states[fine] == ["DELAYED", "LIVE", "DISCONNECTED"]
+    assert_closes_in_time(watcher, fine, made, 5_000, fine._utc_ms(fine.p.fromdate))
+
+
+def of_opens(store):
+    fine = store.getdata(dataname="BTC/USDT", stamp="open", historical=True, **SECONDS)
+    return fine, fine.resampled("5s")
+
+
+def of_filtered(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, **SECONDS)
+    fine.addfilter_simple(lambda data: True)
+    return fine, fine.resampled("5s")
+
+
+def added_first(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, **SECONDS)
+    return fine.resampled("5s"), fine
+
+
+def not_divided(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, timeframe="3m")
+    return fine, fine.resampled("5m")
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [(of_opens, "stamp='open'"), (of_filtered, "resampledata"), (added_first, "adddata"), (not_divided, "5m")],
+)
+def test_coarser_bars_that_would_be_wrong_are_refused(simulator, build, sentence):
+    store = store_of(simulator((BTC,), history_ms=HOUR_MS))
+    with pytest.raises(ConfigError, match=sentence):
+        run(store, *build(store), until=lambda w: False)

@@ -1,4 +1,4 @@
-"""What the datetime of a bar promises: resampled bars are the exchange's own, nothing is seen early, days keep dates."""
+"""What the datetime of a bar promises: resampled bars are the exchange's own, none is seen early, days keep dates."""
 
 import datetime as dt
 from bisect import bisect_right
@@ -17,6 +17,8 @@ SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
 MINUTES = {"timeframe": bt.TimeFrame.Minutes, "compression": 1}
 COARSER = {"5m": (bt.TimeFrame.Minutes, 5), "1h": (bt.TimeFrame.Minutes, 60), "4h": (bt.TimeFrame.Minutes, 240)}
 COARSER["1d"] = (bt.TimeFrame.Days, 1)
+
+at = dt.datetime.fromisoformat
 
 
 def finished(cerebro, store, **params):
@@ -42,14 +44,16 @@ def test_resampled_bars_are_the_exchanges_own_and_arrive_on_time(simulator, quie
     spec = replace(BTC, quiet=0.0) if quiet_bars == "flat" else replace(ETH, trades_per_minute=0.5)
     server = simulator((spec,), history_ms=50 * HOUR_MS, quiet_bars=quiet_bars, start_ms=NEW_YEAR_MS + 2 * DAY_MS)
     store = store_of(server)
-    span = {"fromdate": dt.datetime(2021, 1, 1), "todate": dt.datetime(2021, 1, 2, 23, 59), "historical": True}
+    span = {"fromdate": at("2021-01-01"), "todate": at("2021-01-02 23:59"), "historical": True}
     symbol = f"{spec.base}/{spec.quote}"
     cerebro = bt.Cerebro(stdstats=False)
     fine = store.getdata(dataname=symbol, name="1m", **span, **MINUTES)
     cerebro.adddata(fine)
-    made = {}
+    made, bulk = {}, {}
     for text, (timeframe, compression) in COARSER.items():
         made[text] = cerebro.resampledata(fine, timeframe=timeframe, compression=compression, name=f"made {text}")
+        bulk[text] = fine.resampled(text)
+        cerebro.adddata(bulk[text], name=f"bulk {text}")
         cerebro.adddata(store.getdata(dataname=symbol, name=text, timeframe=text, **span))
     arrived = {data: [] for data in cerebro.datas}
 
@@ -63,12 +67,13 @@ def test_resampled_bars_are_the_exchanges_own_and_arrive_on_time(simulator, quie
     for text in COARSER:
         native = watcher.getdatabyname(text)
         assert_equals_exchange(server, watcher, native, text, first_ms)
-        assert_same(watcher.seen[made[text]], watcher.seen[native])
-        # Both are seen at their end: when the last minute up to it has been, and none after it.
+        for data in (made[text], bulk[text]):
+            assert_same(watcher.seen[data], watcher.seen[native])
+        # All are seen at their end: when the last minute up to it has been, and none after it.
         minutes = [bar[0] for bar in watcher.seen[fine]]
         at_end = [minutes[bisect_right(minutes, bar[0]) - 1] for bar in watcher.seen[native]]
-        assert arrived[native] == at_end
-        assert arrived[made[text]] == at_end
+        for data in (native, made[text], bulk[text]):
+            assert arrived[data] == at_end
     assert len(watcher.seen[made["1d"]]) == 2
     assert (len(minutes) < 2 * 1_440) is (quiet_bars == "skip")
 
@@ -76,7 +81,7 @@ def test_resampled_bars_are_the_exchanges_own_and_arrive_on_time(simulator, quie
 def test_no_bar_of_any_timeframe_is_seen_before_its_end_or_after_it(simulator):
     server = simulator((BTC,), history_ms=52 * HOUR_MS, start_ms=NEW_YEAR_MS + 2 * DAY_MS + HOUR_MS)
     store = store_of(server)
-    start = dt.datetime(2021, 1, 1)
+    start = at("2021-01-01")
     frames = ("1m", "5m", "1h", "1d")
     feeds = {
         text: store.getdata(dataname="BTC/USDT", name=text, timeframe=text, fromdate=start, historical=True)
@@ -106,8 +111,8 @@ def test_daily_runs_keep_their_calendar(simulator):
     feed = store.getdata(
         dataname="BTC/USDT",
         timeframe="1d",
-        fromdate=dt.datetime(2020, 12, 1),
-        todate=dt.datetime(2021, 1, 5),
+        fromdate=at("2020-12-01"),
+        todate=at("2021-01-05"),
         historical=True,
     )
     cerebro = bt.Cerebro(stdstats=False)
@@ -115,7 +120,7 @@ def test_daily_runs_keep_their_calendar(simulator):
     cerebro.addanalyzer(bt.analyzers.TimeReturn, timeframe=bt.TimeFrame.Years, data=feed, _name="years")
     cerebro.addanalyzer(bt.analyzers.TimeReturn, timeframe=bt.TimeFrame.Days, data=feed, _name="days")
     watcher = finished(cerebro, store)
-    dates = [(dt.datetime(2020, 12, 1) + dt.timedelta(days=day)).date() for day in range(36)]
+    dates = [(at("2020-12-01") + dt.timedelta(days=day)).date() for day in range(36)]
     assert [bt.num2date(num).date() for num in feed.datetime.array] == dates
     years = {year.year: change for year, change in watcher.analyzers.years.get_analysis().items()}
     closes = dict(zip(dates, feed.close.array, strict=True))
