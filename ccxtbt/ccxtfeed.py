@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import datetime as dt
 import logging
+import math
 from collections import deque
 from concurrent.futures import Future
 from typing import Any
@@ -13,6 +14,7 @@ from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
+from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
 from ccxtbt.market.history import empty
@@ -102,6 +104,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         History only; also spelled ``live=False``.
     stamp : str or None
         What the datetime of a bar says (see `BulkFeed`).
+    align : float or None
+        Live bars that close together are held back until all feeds with ``align`` have theirs, so that a strategy
+        gets one `next()` for all of them, but no longer than so many seconds; a market that has fallen silent is not
+        waited for. None: each bar comes at once.
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     store : CCXTStore
@@ -127,6 +133,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("drop_newest", True),
         ("debug", False),
         ("check_interval", None),
+        ("align", None),
     )
 
     store: CCXTStore
@@ -242,12 +249,14 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             return self._sink.promise
         store = self.store
         store.start()
-        sink = _Sink(self)
+        symbol = self._checked_symbol()
+        timeframe = timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression))
+        sink = _Sink(self, timeframe)
         pipeline = Pipeline(
             store.connection,
             None if self.p.historical else store.streams,
-            self._checked_symbol(),
-            timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression)),
+            symbol,
+            timeframe,
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
@@ -320,6 +329,12 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             )
         return str(symbol)
 
+    def _checked_grace_s(self) -> float:
+        align = self.p.align
+        if align is not None and (not isinstance(align, (int, float)) or not 0 <= align < math.inf):
+            raise ConfigError(f"align={align!r} of {self.p.dataname} is no time to wait: give seconds, such as 0.3.")
+        return (align or 0.0) / self.store.connection.clock.rate
+
     def _span_ms(self) -> tuple[int | None, int | None]:
         start, end = self.p.fromdate, self.p.todate
         if start is not None and end is not None and self._utc_ms(start) > self._utc_ms(end):
@@ -353,37 +368,51 @@ class _Sink:
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
-    def __init__(self, feed: CCXTFeed) -> None:
-        self._feed = feed
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe) -> None:
+        self.feed = feed
+        self._timeframe = timeframe
         self._inbox = feed.store.inbox
+        self._grace_s = feed._checked_grace_s()
+        self._last_ms: int | None = None
+        self._live = False
         self.promise: Future[Any] = Future()
 
     def receive(self, item: list[Bar] | State) -> None:
         """Hand an item on; runs on cerebro's thread."""
-        if self._feed._sink is self:
-            self._feed.receive(item)
+        if self.feed._sink is self:
+            self.feed.receive(item)
 
     def history(self, ts_ms: Any, ohlcv: Any) -> None:
+        self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.promise.set_result((ts_ms, ohlcv))
 
     def failed(self, error: Exception) -> None:
         self.promise.set_exception(error)
 
     def bars(self, bars: list[Bar]) -> None:
-        self._inbox.put(self, bars)
+        self._last_ms = bars[-1].ts_ms
+        self._inbox.put(self, bars, self._slot(gather=len(bars) == 1))
 
     def state(self, state: State, reason: str) -> None:
-        name = self._feed.p.dataname
+        name = self.feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
-            self._feed.store.put_notification(f"{name} cannot be streamed: {reason}")
-        self._inbox.put(self, state)
+            self.feed.store.put_notification(f"{name} cannot be streamed: {reason}")
+        self._live = state is State.LIVE
+        self._inbox.put(self, state, self._slot(gather=False))
+
+    def _slot(self, *, gather: bool) -> Slot | None:
+        """Say with which bars of other feeds the last one gathers, and when the next is to be expected."""
+        if not self._grace_s or not self._live or self._last_ms is None:
+            return None
+        close_ms = timeframes.next_ms(self._timeframe, self._last_ms)
+        return Slot(close_ms if gather else None, timeframes.next_ms(self._timeframe, close_ms), self._grace_s)
 
     def correction(self, kept: Bar, came: Bar) -> None:
-        self._feed.corrections += 1
-        text = f"{self._feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
+        self.feed.corrections += 1
+        text = f"{self.feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
         logger.warning("%s", text)
-        self._feed.store.put_notification(text)
+        self.feed.store.put_notification(text)
 
 
 CCXTStore.DataCls = CCXTFeed

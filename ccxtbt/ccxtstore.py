@@ -357,7 +357,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             reached = self.inbox.drain()
         if reached:
             self._patience_s = FIRST_SLEEP_S
-            self._awake.update(feed for feed in reached if isinstance(feed, CCXTStore.DataCls))
+            # A feed is reached through the sink of its run.
+            self._awake.update(feed for each in reached if (feed := getattr(each, "feed", None)) is not None)
 
     def _look_at_datas(self) -> None:
         """Note once a run what a sleep depends on, so that a pass need not walk a thousand datas for it."""

@@ -9,7 +9,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "ccxtbt"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-FRONTS = {"ccxtstore", "ccxtfeed", "ccxtbroker", "ccxtorder", "livedesk", "bulkfeed", "inbox", "metrics", "resampled"}
+FRONTS = {
+    "ccxtstore",
+    "ccxtfeed",
+    "ccxtbroker",
+    "ccxtorder",
+    "livedesk",
+    "bulkfeed",
+    "inbox",
+    "metrics",
+    "resampled",
+    "gathering",
+}
 TOP = {"cli", "demo", "__main__"}
 GROUND = {"errors", "market.timeframes", "exchange.facts"}
 # room -> the rooms it may import, besides itself and the ground
