@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 STAMPS: tuple[Stamp, ...] = ("open", "close", "close-1ms")
 # What backtrader puts in for a session end that nobody gave.
 NO_SESSIONEND = dt.time(23, 59, 59, 999990)
+ONE_MS = dt.timedelta(milliseconds=1)
+ONE_DAY = dt.timedelta(days=1)
 
 
 class BulkLine(Line, LineBuffer):
@@ -345,6 +347,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         Bars stamped with their close end a day at 00:00 of the next: with backtrader's default end of session,
         10 microseconds earlier, a day that is resampled from them would lose its last bar to the day after.
         """
+        if self._stamp == "close" and self._calendar is not None and len(self):
+            return self._calendars_eos()
         if self._stamp != "close" or self._calendar is not None or self.p.sessionend != NO_SESSIONEND or not len(self):
             return cast("tuple[dt.datetime, float]", super()._getnexteos())
         now = bt.num2date(self.lines.datetime[0])
@@ -352,6 +356,19 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         while now > end:
             end += dt.timedelta(days=1)
         return end, bt.date2num(end)
+
+    def _calendars_eos(self) -> tuple[dt.datetime, float]:
+        # A bar belongs to the session that its last moment is in; a session that ends with the day ends at midnight.
+        moment = bt.num2date(self.lines.datetime[0]) - ONE_MS
+        # Asked for a time after the close, backtrader's calendar counts days without end: it is asked for midnights,
+        # from the day before on, whose session may end today in UTC.
+        day = dt.datetime.combine(moment.date(), dt.time.min) - ONE_DAY
+        while True:
+            _, end = self._calendar.schedule(day, self._tz)
+            end += dt.timedelta(microseconds=-end.microsecond % 1_000)
+            if moment < end:
+                return end, bt.date2num(end)
+            day += ONE_DAY
 
     # Too little data
 

@@ -10,6 +10,9 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
+import backtrader as bt
+import numpy as np
+
 from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
@@ -19,6 +22,7 @@ from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.market.sessions import Sessions
 from ccxtbt.resampled import BarClone, BarReplayer, BarResampler, LiveClone, ResampledFeed, waits
 
 logger = logging.getLogger(__name__)
@@ -108,6 +112,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         Live bars that close together are held back until all feeds with ``align`` have theirs, so that a strategy
         gets one `next()` for all of them, but no longer than so many seconds; a market that has fallen silent is not
         waited for. None: each bar comes at once.
+    sessions : Session, tuple, dict or list of these, optional
+        Trading hours: only bars that open within them are delivered, in history and live. A tuple is start, end, days
+        and time zone, such as ``('09:30', '16:00', 'mon-fri', 'America/New_York')``; see `ccxtbt.market.sessions`.
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     store : CCXTStore
@@ -134,6 +141,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("debug", False),
         ("check_interval", None),
         ("align", None),
+        ("sessions", None),
     )
 
     store: CCXTStore
@@ -142,6 +150,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         super().__init__()
         self._held: deque[list[Bar] | State] = deque()
         self._sink: _Sink | None = None
+        self._hours: Sessions | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
 
@@ -222,10 +231,28 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
         self.origins = {"rest": len(ts_ms)}
-        self.set_columns(ts_ms, ohlcv)
+        self.set_columns(*self._in_session(ts_ms, ohlcv))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def _in_session(self, ts_ms: Any, ohlcv: Any) -> Any:
+        """Leave out the bars that open outside of trading hours."""
+        if self._hours is None:
+            return ts_ms, ohlcv
+        inside = self._hours.mask(ts_ms)
+        logger.info("%s: %d of %d bars lie in the sessions.", self.p.dataname, inside.sum(), len(ts_ms))
+        return ts_ms[inside], ohlcv[:, inside]
+
+    def _checked_hours(self) -> Sessions | None:
+        if self.p.sessions is None:
+            return None
+        if self.p.timeframe >= bt.TimeFrame.Days:
+            raise ConfigError(
+                f"sessions= picks bars by their opening time, but the bars of {self.p.dataname} last a day or more: "
+                "ask for finer ones, and resample those."
+            )
+        return Sessions(self.p.sessions, self._gettz())
 
     def _choose_stamp(self) -> Stamp:
         stamp = super()._choose_stamp()
@@ -250,6 +277,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         store = self.store
         store.start()
         symbol = self._checked_symbol()
+        self._hours = self._checked_hours()
         timeframe = timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression))
         sink = _Sink(self, timeframe)
         pipeline = Pipeline(
@@ -300,6 +328,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def _queue_bars(self, bars: list[Bar]) -> None:
         for bar in bars:
+            if self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]:
+                continue
             self.append(*bar[:6])
             origin = bar.origin.name.lower()
             self.origins[origin] = self.origins.get(origin, 0) + 1
