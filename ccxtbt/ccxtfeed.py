@@ -17,6 +17,7 @@ from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
+from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar
@@ -108,6 +109,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         History only; also spelled ``live=False``.
     stamp : str or None
         What the datetime of a bar says (see `BulkFeed`).
+    partial : bool
+        Deliver the forming bar too, as backtrader's replay does: `next()` is called with the same length of the data
+        and other values until the bar is closed. `forming` tells which it is; the datetime of a forming bar is the
+        time at which it was seen.
     align : float or None
         Live bars that close together are held back until all feeds with ``align`` have theirs, so that a strategy
         gets one `next()` for all of them, but no longer than so many seconds; a market that has fallen silent is not
@@ -122,7 +127,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         that was last opened there, if there is one.
     backfill_start, ohlcv_limit, drop_newest, debug, check_interval
         Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
-        change nothing: paging never stops short, and a forming bar is never delivered.
+        change nothing: paging never stops short, and a forming bar is delivered with ``partial=True`` alone.
 
     Raises
     ------
@@ -140,6 +145,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("drop_newest", True),
         ("debug", False),
         ("check_interval", None),
+        ("partial", False),
         ("align", None),
         ("sessions", None),
     )
@@ -151,6 +157,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._held: deque[list[Bar] | State] = deque()
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None
+        self._forming: FormingBar | None = None
+        # Open of the last closed bar that came, in a session or not.
+        self.given_ms: int | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
 
@@ -158,8 +167,18 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Whether live bars follow the history."""
         return not self.p.historical
 
+    @property
+    def forming(self) -> bool:
+        """Whether the last bar is still forming; only with ``partial=True``."""
+        return self._forming is not None and self._forming.shown
+
+    def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
+        """Bound the memory of the lines; cerebro calls it. A forming bar needs the room of a replayed one."""
+        super().qbuffer(savemem, replaying=replaying or self.p.partial)
+
     def clone(self, **kwargs: Any) -> Any:
         """Return a data over this one, for cerebro to resample or replay."""
+        self._refuse_partial()
         return (LiveClone if self.islive() else BarClone)(dataname=self, **kwargs)
 
     def resampled(self, timeframe: int | str, compression: int = 1, **kwargs: Any) -> ResampledFeed:
@@ -187,13 +206,22 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def resample(self, **kwargs: Any) -> None:
         """Let this feed's bars be resampled; cerebro calls it."""
+        self._refuse_partial()
         self.addfilter(BarResampler, **kwargs)
         self._close_alone()
 
     def replay(self, **kwargs: Any) -> None:
         """Let this feed's bars be replayed; cerebro calls it."""
+        self._refuse_partial()
         self.addfilter(BarReplayer, **kwargs)
         self._close_alone()
+
+    def _refuse_partial(self) -> None:
+        if self.p.partial:
+            raise ConfigError(
+                f"{self.p.dataname} delivers its forming bar, which cannot be filtered, resampled or replayed: take "
+                "partial=True out, or use a second feed without it, or data.resampled()."
+            )
 
     def _close_alone(self) -> None:
         # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
@@ -217,6 +245,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Get the history of all feeds of this cerebro side by side, and wait for this one's."""
         super().start()
         self._held.clear()
+        self._watch_forming()
         self.store.start()
         feeds = [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]
         try:
@@ -231,10 +260,20 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
         self.origins = {"rest": len(ts_ms)}
+        self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.set_columns(*self._in_session(ts_ms, ohlcv))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def _watch_forming(self) -> None:
+        self._forming = None
+        if self.p.partial and self.islive():
+            if self._filters:
+                self._refuse_partial()
+            self._forming = FormingBar(self)
+            # On the feed itself: the others keep the methods in C.
+            self.__dict__.update(next=self._forming.next, rewind=self._forming.rewind)
 
     def _in_session(self, ts_ms: Any, ohlcv: Any) -> Any:
         """Leave out the bars that open outside of trading hours."""
@@ -306,7 +345,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     @property
     def ready(self) -> bool:
         """Whether a pass of cerebro would find something here."""
-        return bool(self.pending or self._held or self.notifs or len(self) < self.buflen())
+        glimpsed = self._forming is not None and self._forming.waiting
+        return bool(self.pending or self._held or self.notifs or len(self) < self.buflen() or glimpsed)
 
     def receive(self, item: list[Bar] | State) -> None:
         """Take bars or a change of state from the inbox, in the order in which they happened."""
@@ -321,12 +361,23 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         else:
             self._queue_bars(item)
 
+    def glimpse(self, bar: Bar, at_ms: int, after_ms: int | None) -> None:
+        """Take the forming bar as it was at a time of the exchange's clock, and the closed one that it follows."""
+        if self._forming is None or (self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]):
+            return
+        # Seen within the bar: its end is the stamp of the closed one.
+        stamp_ms = bar.ts_ms
+        if self._stamp != "open":
+            stamp_ms = max(bar.ts_ms + 1, min(at_ms, self._stamp_of(bar.ts_ms) - 1))
+        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms))
+
     def _tell(self, state: State) -> None:
         if state is State.DISCONNECTED:
             self.finish()
         self.put_notification(getattr(self, state.name))
 
     def _queue_bars(self, bars: list[Bar]) -> None:
+        self.given_ms = bars[-1].ts_ms
         for bar in bars:
             if self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]:
                 continue
@@ -387,7 +438,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __getstate__(self) -> Any:
         attributes, cursor = super().__getstate__()
         # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
-        for name in ("store", "_store", "_sink"):
+        for name in ("store", "_store", "_sink", "_forming"):
             attributes.pop(name, None)
         return attributes, cursor
 
@@ -405,7 +456,14 @@ class _Sink:
         self._grace_s = feed._checked_grace_s()
         self._last_ms: int | None = None
         self._live = False
+        self.partial = bool(feed.p.partial)
+        self._glimpse = _Glimpses(feed, self)
         self.promise: Future[Any] = Future()
+
+    def forming(self, bar: Bar) -> None:
+        at_ms = self.feed.store.connection.clock.now_ms()
+        if self._glimpse.put(bar, at_ms, self._last_ms):
+            self._inbox.put(self._glimpse, None)
 
     def receive(self, item: list[Bar] | State) -> None:
         """Hand an item on; runs on cerebro's thread."""
@@ -443,6 +501,27 @@ class _Sink:
         text = f"{self.feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
         logger.warning("%s", text)
         self.feed.store.put_notification(text)
+
+
+class _Glimpses:
+    """The newest glimpse of a forming bar, on its way to cerebro's thread: a slow strategy skips the older ones."""
+
+    def __init__(self, feed: CCXTFeed, sink: _Sink) -> None:
+        self.feed = feed
+        self._sink = sink
+        self._newest: deque[tuple[Bar, int, int | None]] = deque(maxlen=1)
+
+    def put(self, *glimpse: Any) -> bool:
+        """Take a glimpse on the I/O thread; return whether one must be told that there is one."""
+        waits = bool(self._newest)
+        self._newest.append(glimpse)
+        return not waits
+
+    def receive(self, item: None) -> None:
+        """Hand the newest on; runs on cerebro's thread."""
+        glimpse = self._newest.popleft()
+        if self.feed._sink is self._sink:
+            self.feed.glimpse(*glimpse)
 
 
 CCXTStore.DataCls = CCXTFeed

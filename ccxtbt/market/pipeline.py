@@ -36,7 +36,15 @@ class State(Enum):
 
 
 class Sink(Protocol):
-    """Where a pipeline delivers; called on the I/O thread."""
+    """Where a pipeline delivers; called on the I/O thread.
+
+    Attributes
+    ----------
+    partial : bool
+        Whether `forming` is to be told.
+    """
+
+    partial: bool
 
     def history(self, ts_ms: Any, ohlcv: Any) -> None:
         """Take the history, once, before anything else."""
@@ -46,6 +54,9 @@ class Sink(Protocol):
 
     def bars(self, bars: list[Bar]) -> None:
         """Take closed bars, later than all before."""
+
+    def forming(self, bar: Bar) -> None:
+        """Take what is known of the bar after all closed ones, while it forms."""
 
     def state(self, state: State, reason: str) -> None:
         """Take a change of the data's state."""
@@ -144,6 +155,8 @@ class Pipeline:
         self._handover.frame(bar, closed)
         if self._live:
             self._deliver()
+            if not closed and self._sink.partial and bar.ts_ms == self._handover.expected_ms():
+                self._sink.forming(bar)
         self._news.set()
 
     def refused(self, error: Exception) -> None:

@@ -20,6 +20,7 @@ FRONTS = {
     "metrics",
     "resampled",
     "gathering",
+    "forming",
 }
 TOP = {"cli", "demo", "__main__"}
 GROUND = {"errors", "market.timeframes", "exchange.facts"}
