@@ -1,9 +1,11 @@
-"""A loopback server of Binance's klines, for benchmarks of clients; ends with its standard input.
+"""A loopback server of Binance's klines and trades, for benchmarks of clients; ends with its standard input.
 
     python benchmarks/serve_frames.py SYMBOLS
 
-Prints its port. A connection to /RATE/COUNT/... gets, after its first message, COUNT kline frames in turns over the
-symbols C0USDT, C1USDT, ...: RATE a second, or as fast as they go for a RATE of 0; then it is closed.
+Prints its port. A connection to /KIND/RATE/COUNT/... gets, after its first message, COUNT frames of KIND (kline, trade,
+aggTrade) in turns over the symbols C0USDT, C1USDT, ...: RATE a second, or for a RATE of 0 all of them at once, as fast
+as the client reads; then it is closed. One that names its streams in the address sends no message and gets combined
+frames, as on Binance.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from aiohttp import web
 START_MS = 1_704_067_200_000
 
 
-def frame(number: int, symbols: int) -> str:
+def kline(number: int, symbols: int) -> str:
     symbol = f"C{number % symbols}USDT"
     at_ms = START_MS + number // (symbols * 60) * 60_000
     close = 100 + number % 97 / 100
@@ -28,22 +30,57 @@ def frame(number: int, symbols: int) -> str:
     )
 
 
+def trade(number: int, symbols: int) -> str:
+    at_ms = START_MS + number
+    return (
+        f'{{"e":"trade","E":{at_ms + 2},"s":"C{number % symbols}USDT","t":{158_411_535 + number},'
+        f'"p":"{100 + number % 97 / 100:.8f}","q":"{number % 1000}.08400000","T":{at_ms},'
+        f'"m":{"true" if number % 2 else "false"},"M":true}}'
+    )
+
+
+def agg_trade(number: int, symbols: int) -> str:
+    return trade(number, symbols).replace('"trade"', '"aggTrade"').replace('"t":', '"a":')
+
+
+KINDS = {"kline": kline, "trade": trade, "aggTrade": agg_trade}
+
+
+def packed(text: str) -> bytes:
+    """Return a text as one whole frame, as servers send it: not masked."""
+    payload = text.encode()
+    if len(payload) < 126:
+        return bytes((0x81, len(payload))) + payload
+    return bytes((0x81, 126)) + len(payload).to_bytes(2, "big") + payload
+
+
 async def serve(request: web.Request) -> web.WebSocketResponse:
-    rate, count = map(int, request.path.split("/")[1:3])
-    frames = [frame(number, request.app["symbols"]) for number in range(count)]
+    kind, rate_text, count_text = request.path.split("/")[1:4]
+    rate = int(rate_text)
+    frames = [KINDS[kind](number, request.app["symbols"]) for number in range(int(count_text))]
     ws = web.WebSocketResponse(compress=False, autoping=True)
     await ws.prepare(request)
-    asked = await ws.receive_json()
-    await ws.send_json({"result": None, "id": asked["id"]})
+    if "streams" in request.query:
+        frames = [
+            f'{{"stream":"c{i % request.app["symbols"]}usdt@{kind}","data":{text}}}' for i, text in enumerate(frames)
+        ]
+    else:
+        asked = await ws.receive_json()
+        await ws.send_json({"result": None, "id": asked["id"]})
     reader = asyncio.ensure_future(ws.receive())
     # Time for a client to be done with connecting, before its cost is counted.
     await asyncio.sleep(1.5)
     loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    for number, text in enumerate(frames):
-        if rate:
+    if rate:
+        began_s = loop.time()
+        for number, text in enumerate(frames):
             await asyncio.sleep(max(0.0, began_s + number / rate - loop.time()))
-        await ws.send_str(text)
+            await ws.send_str(text)
+    else:
+        assert request.transport is not None
+        request.transport.write(b"".join(map(packed, frames)))
+        while request.transport.get_write_buffer_size():  # noqa: ASYNC110  # a transport has no event for it
+            await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
     reader.cancel()
     await ws.close()

@@ -16,6 +16,23 @@ from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.compat.ratelimiter import RateLimiter
+from ccxtbt.compat.threadedbroker import ThreadedBroker
+from ccxtbt.compat.threadeddatafeed import ThreadedDataFeed
+from ccxtbt.compat.websocket import CCXTWebSocket
+from ccxtbt.compat.websocketfeed import WebSocketFeed
+from ccxtbt.exchange.retry import retry_with_backoff
 
-__all__ = ["CCXTBroker", "CCXTFeed", "CCXTOrder", "CCXTStore"]
+__all__ = [
+    "CCXTBroker",
+    "CCXTFeed",
+    "CCXTOrder",
+    "CCXTStore",
+    "CCXTWebSocket",
+    "RateLimiter",
+    "ThreadedBroker",
+    "ThreadedDataFeed",
+    "WebSocketFeed",
+    "retry_with_backoff",
+]
 __version__ = "0.1.0"

@@ -315,7 +315,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             return self._sink.promise
         store = self.store
         store.start()
-        symbol = self._checked_symbol()
+        symbol = store.checked_symbol(self.p.dataname, "dataname")
         self._hours = self._checked_hours()
         timeframe = timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression))
         sink = _Sink(self, timeframe)
@@ -395,20 +395,6 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 self._queue_bars(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
-
-    def _checked_symbol(self) -> str:
-        symbol = self.p.dataname
-        markets = self.store.connection.markets
-        if symbol not in markets:
-            wanted = str(symbol).replace("-", "/").upper()
-            near = [name for name in markets if name == wanted or name.replace("/", "") == wanted.replace("/", "")]
-            near = near or [name for name in markets if name.split("/")[0] == wanted.split("/")[0]]
-            hint = f" Did you mean {', '.join(near[:5])}?" if near else ""
-            raise ConfigError(
-                f"dataname={symbol!r} is not a market of {self.store.exchange_id}: give ccxt's unified symbol, "
-                f"such as 'BTC/USDT'.{hint}"
-            )
-        return str(symbol)
 
     def _checked_grace_s(self) -> float:
         align = self.p.align

@@ -19,6 +19,7 @@ from ccxtbt.exchange.facts import Facts
 from ccxtbt.inbox import Inbox, inbox_of
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
+from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
 
 logger = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         )
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
+        self.watches = Watches(self.connection)
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -188,6 +190,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self._patience_s = FIRST_SLEEP_S
         self._env: Any = None
         self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._guests: set[object] = set()
+        self._runs_for_guests = False
         if debug:
             logging.getLogger("ccxtbt").setLevel(logging.DEBUG)
 
@@ -294,13 +298,61 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     def start(self, data: Any = None, broker: Any = None) -> None:
         """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
         self._datas_seen = 0
-        if not self.connection.running and not self.keyless:
-            self.streams = Streams(self.connection)
-            self.connection.start()
+        with self.connection.life:
+            self._runs_for_guests = False
+            self._connect()
 
     def stop(self) -> None:
         """Disconnect: end the tasks, the sockets and the I/O thread."""
         self.connection.stop()
+
+    def join(self, guest: object) -> None:
+        """Connect for one who works beside a cerebro or without one, until it leaves.
+
+        Raises
+        ------
+        ConfigError, TryLaterError
+            As at any start.
+        """
+        with self.connection.life:
+            if not self.connection.running:
+                self._guests.clear()
+                self._runs_for_guests = True
+            self._connect()
+            self._guests.add(guest)
+
+    def leave(self, guest: object) -> None:
+        """Let a guest go; with the last one the connection ends, if nobody else has started the store."""
+        with self.connection.life:
+            self._guests.discard(guest)
+            if self._runs_for_guests and not self._guests:
+                self.stop()
+
+    def _connect(self) -> None:
+        if not self.connection.running and not self.keyless:
+            self.streams = Streams(self.connection)
+            self.watches = Watches(self.connection)
+            self.connection.start()
+
+    def checked_symbol(self, symbol: Any, said: str = "symbol") -> str:
+        """Return the name of a market that the exchange has; the store must be started.
+
+        Raises
+        ------
+        ConfigError
+            It has no such market; those with a name like it are told, and `said` is how the caller names it.
+        """
+        markets = self.connection.markets
+        if symbol not in markets:
+            wanted = str(symbol).replace("-", "/").upper()
+            near = [name for name in markets if name == wanted or name.replace("/", "") == wanted.replace("/", "")]
+            near = near or [name for name in markets if name.split("/")[0] == wanted.split("/")[0]]
+            hint = f" Did you mean {', '.join(near[:5])}?" if near else ""
+            raise ConfigError(
+                f"{said}={symbol!r} is not a market of {self.exchange_id}: give ccxt's unified symbol, "
+                f"such as 'BTC/USDT'.{hint}"
+            )
+        return str(symbol)
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.

@@ -100,4 +100,6 @@ class Calls:
 
     def _ask(self, name: str, *args: Any) -> Any:
         ask = getattr(self.connection.sync, name)
-        return retry_with_backoff(retries=self.retries + 1, limiter=self.connection.limiter)(ask)(*args)
+        connection = self.connection
+        again = retry_with_backoff(retries=self.retries + 1, limiter=connection.limiter, stop=connection.ending)
+        return again(ask)(*args)

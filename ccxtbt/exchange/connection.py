@@ -101,6 +101,11 @@ class Connection:
     ----------
     notice : callable
         Hears, from the I/O thread, what the user should be told; by default nobody.
+    life : RLock
+        Held by who starts or stops: the end of a run and the interpreter's exit may come together.
+    ending : Event
+        Set when the connection stops: it ends the pauses of whoever asks from another thread. Each start of life has
+        its own.
     """
 
     def __init__(
@@ -126,8 +131,8 @@ class Connection:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pid = 0
         self._known_markets: dict[str, Any] = {}
-        # Held by who starts or stops: the end of a run and the interpreter's exit may come together.
-        self._life = threading.RLock()
+        self.life = threading.RLock()
+        self.ending = threading.Event()
         _CONNECTIONS.add(self)
 
     def _share(self) -> None:
@@ -194,7 +199,7 @@ class Connection:
         TryLaterError
             The exchange does not answer.
         """
-        with self._life:
+        with self.life:
             if self.running:
                 return
             self._pid = os.getpid()
@@ -219,7 +224,9 @@ class Connection:
         timeout_s : float
             How long that may take; what does not end in that time is left to the end of the process, with a warning.
         """
-        with self._life:
+        with self.life:
+            self.ending.set()
+            self.ending = threading.Event()
             loop, thread = self._loop, self._thread
             if loop is None or thread is None or not self.running:
                 return
@@ -245,7 +252,7 @@ class Connection:
         _INHERITED.append((self._loop, self._thread, self._tasks, self.rest, self._sync))
         self._loop = self._thread = self.rest = self._sync = None
         self._tasks = set()
-        self._life = threading.RLock()
+        self.life = threading.RLock()
         self._share()
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout_s: float | None = None) -> T:

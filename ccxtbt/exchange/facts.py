@@ -109,7 +109,13 @@ TABLE: Mapping[str, Facts] = {
         # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
         streams_per_socket=1_000,
         client_id_length=36,
-        startup_options={"fetchMargins": False, "fetchCurrencies": False},
+        startup_options={
+            "fetchMargins": False,
+            "fetchCurrencies": False,
+            # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
+            "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
+            "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
+        },
     ),
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(

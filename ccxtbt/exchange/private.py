@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import ccxt
@@ -15,6 +16,7 @@ from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.exchange.retry import Cure, Remedy, classify
+from ccxtbt.exchange.wire import WIRE, Wire
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class AccountSink(Protocol):
         """Take a balance as ccxt parses it."""
 
     def up(self) -> None:
-        """The stream of orders and trades is (again) subscribed: what happened before must be asked for."""
+        """The stream of orders and trades, or of the balance alone, is (again) subscribed: ask for what was before."""
 
     def down(self, reason: str) -> None:
         """The stream broke: events may be lost from now on."""
@@ -68,15 +70,22 @@ class Private:
         The account.
     sink : AccountSink
         Hears what the streams bring.
+    wire : Wire or None
+        Their own socket, for who ends before the connection does; None: the socket that ccxt keeps for all.
     """
 
-    def __init__(self, connection: Connection, sink: AccountSink) -> None:
+    def __init__(self, connection: Connection, sink: AccountSink, wire: Wire | None = None) -> None:
         self._connection = connection
         self._sink = sink
+        self._wire = wire
         self._broken = False
+        self._alone = False
+        self._again = asyncio.Event()
+        self._watching: dict[str, asyncio.Task[Any] | None] = {}
 
-    def follow(self) -> None:
-        """Start the streams of orders, trades and balances where the exchange has them."""
+    def follow(self, *names: str) -> None:
+        """Start the streams of 'orders', 'trades' and 'balance', or of those named, where the exchange has them."""
+        self._alone = names == ("balance",)
         rest = self._connection.rest
         streams: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[Any], None]]] = []
         if rest.has.get("watchOrders"):
@@ -86,7 +95,18 @@ class Private:
         if rest.has.get("watchBalance"):
             streams.append(("balance", rest.watch_balance, self._sink.balance))
         for name, watch, handle in streams:
-            self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
+            if name in names or not names:
+                self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
+
+    async def end(self, *names: str) -> None:
+        """End the streams that are named; or all of them, and their socket where they have their own."""
+        for name in names or list(self._watching):
+            task = self._watching.pop(name, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._wire is not None and not names:
+            await self._wire.close()
 
     async def submit(
         self,
@@ -175,6 +195,13 @@ class Private:
         except Exception as error:
             raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
 
+    async def open_orders(self) -> list[dict[str, Any]]:
+        """Return the account's open orders as ccxt parses them."""
+        rest = self._connection.rest
+        # The budget counts what the request weighs: ccxt need not refuse it.
+        rest.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
+        return list(await self._connection.retrying(rest.fetch_open_orders)())
+
     async def trades(self, symbol: str, since_ms: int) -> list[dict[str, Any]]:
         """Return our trades of a market since `since_ms`, oldest first."""
         limit = 1_000
@@ -205,6 +232,8 @@ class Private:
     def sent(self) -> None:
         """A subscription of the private stream has left."""
         self._broken = False
+        # The streams share a subscription: those that still pause would miss what comes from now on.
+        self._again.set()
         self._sink.up()
 
     def _held_s(self) -> float:
@@ -245,7 +274,9 @@ class Private:
             await asyncio.sleep(clock.wait_s(clock.now_ms() + LOOK_UP_PAUSE_MS))
 
     async def _watch(self, name: str, watch: Callable[[], Awaitable[Any]], handle: Callable[[Any], None]) -> None:
-        if name != "balance":
+        self._watching[name] = asyncio.current_task()
+        WIRE.set(self._wire)
+        if name != "balance" or self._alone:
             SENDER.set(self)
         failures = 0
         while True:
@@ -259,8 +290,13 @@ class Private:
                 if not self._broken:
                     # The streams share a connection: each breaks with it, and it is told once.
                     self._broken = True
+                    self._again.clear()
                     self._sink.down(reason)
-                await asyncio.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2**failures)))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(failures, 10)))
+                    ):
+                        await self._again.wait()
 
     def _orders(self, orders: list[dict[str, Any]]) -> None:
         for order in orders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from aiohttp import WSMsgType
 from ccxt import NetworkError
@@ -31,9 +31,37 @@ class Sender(Protocol):
 FrameTap = Callable[[str | bytes], bool]
 
 
+class FrameReader(Protocol):
+    """What stands between the socket and aiohttp's reader of WebSocket frames, and takes those that it knows.
+
+    Attributes
+    ----------
+    heard_s : float
+        When the connection last said anything, in seconds of ``time.monotonic``.
+    """
+
+    heard_s: float
+
+    def before(self, inner: Any) -> Self:
+        """Give what is not taken to `inner`, aiohttp's reader."""
+
+    def feed_eof(self) -> None:
+        """Tell `inner` that the connection has ended."""
+
+    def mute(self) -> None:
+        """Take nothing any more."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take what came from the socket; as aiohttp's reader does, return whether it is no WebSocket, and b''."""
+
+
 # ccxt sends a subscription from callbacks that inherit the context of the `watch_*` call: this is how the message
 # that leaves is matched to the call that made it, for any exchange.
 SENDER: ContextVar[Sender | None] = ContextVar("SENDER", default=None)
+
+
+def _drop(data: str | bytes) -> bool:
+    return True
 
 
 def _see(future: Any) -> None:
@@ -53,25 +81,43 @@ class Wire:
         Unlike that of any other wire of this exchange.
     ping_s : float
         Longest time between two pings.
-    tap : callable
+
+    Attributes
+    ----------
+    tap : callable or None
         Sees each raw frame before ccxt does; True: ccxt is not to see it.
+    reader : callable or None
+        Makes what sees the bytes of a new connection before aiohttp does.
     """
 
-    def __init__(self, name: str, ping_s: float, tap: FrameTap) -> None:
+    def __init__(self, name: str, ping_s: float) -> None:
         self.name = name
         self.ping_s = ping_s
-        self.tap = tap
+        self.tap: FrameTap | None = None
+        self.reader: Callable[[], FrameReader] | None = None
         self.clients: list[TappedClient] = []
 
     @property
     def heard_s(self) -> float | None:
         """When the quietest connection last said anything, in seconds of the event loop; None before there is one."""
-        return min((client.heard_s for client in self.clients), default=None)
+        return min((client.last_heard_s for client in self.clients), default=None)
 
     def refused(self, sender: Sender) -> None:
         """Forget what `sender` subscribed to, so that the same can be asked for in another message."""
         for client in self.clients:
             client.subscriptions.forget(sender)
+
+    def mute(self) -> None:
+        """Drop whatever still comes."""
+        for client in self.clients:
+            client.tap = _drop
+            if client.reader is not None:
+                client.reader.mute()
+
+    def break_off(self, reason: str) -> None:
+        """Take the connections for dead: whoever watches on them hears it as of any other break."""
+        for client in self.clients:
+            client.on_error(NetworkError(reason))
 
     async def close(self) -> None:
         """End the connections; what is watched on them must be cancelled before."""
@@ -106,6 +152,7 @@ class TappedClient(Client):
     """ccxt's WebSocket client with a pump of ours and a tap before ccxt's parser."""
 
     tap: FrameTap | None = None
+    reader: FrameReader | None = None
     abandoned = False
     heard_s = 0.0
 
@@ -137,8 +184,28 @@ class TappedClient(Client):
         client.tap = tap
         if wire is not None:
             client.tap = wire.tap
+            client.reader = wire.reader() if wire.reader is not None else None
             client.keepAlive = min(client.keepAlive, wire.ping_s * 1000)
+            # It takes the place of one to the same address that has ended.
+            wire.clients = [each for each in wire.clients if each.url != client.url]
             wire.clients.append(client)
+
+    @property
+    def last_heard_s(self) -> float:
+        """When the connection last said anything, in seconds of the event loop."""
+        return self.heard_s if self.reader is None else max(self.heard_s, self.reader.heard_s)
+
+    async def create_connection(self, session: Any) -> Any:
+        """Connect, and put the wire's reader between the socket and aiohttp's.
+
+        Where aiohttp has no such place any more, all frames come through the tap.
+        """
+        connection = await super().create_connection(session)
+        protocol = getattr(connection._conn, "protocol", None)
+        inner = getattr(protocol, "_payload_parser", None)
+        if self.reader is not None and protocol is not None and inner is not None:
+            protocol._payload_parser = self.reader.before(inner)
+        return connection
 
     def future(self, message_hash: str) -> Any:
         """Return ccxt's promise of an answer; its failure counts as seen, for ccxt itself leaves some unawaited."""

@@ -1,19 +1,20 @@
-"""WebSocket frames to bars, an exchange at a time, before ccxt parses them.
+"""WebSocket frames to bars and trades, an exchange at a time, before ccxt parses them.
 
 ccxt's `watch_ohlcv` drops the exchange's own word on whether a bar is closed; the readers here keep it. An exchange
-without a reader goes through ccxt's parser, whose rows count as forming until REST has confirmed them.
+without a reader goes through ccxt's parser, whose rows count as forming until REST has confirmed them. A trade is what
+ccxt makes of it too, but for a tenth of the work.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
-from ccxtbt._frames import binance_kline
+from ccxtbt._frames import BinanceReader, binance_kline, binance_trade
 
 
 class BarFrame(NamedTuple):
@@ -44,13 +45,40 @@ class BarFrame(NamedTuple):
     closed: bool
 
 
+class Trade(NamedTuple):
+    """One public trade.
+
+    Attributes
+    ----------
+    id : str
+        The exchange's own; '' where it gives none.
+    ts_ms : int
+        When it happened, by the exchange.
+    price : float
+        In quote currency.
+    amount : float
+        In base currency (contracts where the exchange counts so).
+    side : str
+        The taker's: 'buy' or 'sell'; '' where the exchange does not say.
+    """
+
+    id: str
+    ts_ms: int
+    price: float
+    amount: float
+    side: str
+
+
 # Raw frame -> its bars; none for a frame of any other kind.
 Reader = Callable[[str | bytes], tuple[BarFrame, ...]]
+# Raw frame -> its trades by the exchange's own name of the market, oldest first; none for a frame of any other kind.
+Trades = Mapping[str, list[Trade]]
+TradeReader = Callable[[str | bytes], Trades]
 
 
-def _message(data: str | bytes, mark: str) -> Any:
+def _message(data: str | bytes, mark: str, head_size: int = 200) -> Any:
     """Return the decoded frame if `mark` stands near its beginning, else an empty one: a search costs less."""
-    head = data[:200]
+    head = data[:head_size]
     if isinstance(head, bytes):
         head = head.decode("latin-1")
     return orjson.loads(data) if mark in head else {}
@@ -64,6 +92,17 @@ def _from_keys(market_id: str, interval: str, ts_ms: int, row: Any, keys: str, c
 def _from_row(market_id: str, interval: str, row: Any, volume: int, closed: bool) -> BarFrame:
     opened, high, low, close = map(float, row[1:5])
     return BarFrame(market_id, interval, int(row[0]), opened, high, low, close, float(row[volume]), closed)
+
+
+def _by_market(trades: Iterable[tuple[str, Trade]]) -> Trades:
+    """Return trades by market, the oldest first also where the exchange begins with the newest."""
+    by_market: dict[str, list[Trade]] = {}
+    for market_id, trade in trades:
+        by_market.setdefault(market_id, []).append(trade)
+    for found in by_market.values():
+        if found[0].ts_ms > found[-1].ts_ms:
+            found.reverse()
+    return by_market
 
 
 def read_binance(data: str | bytes) -> tuple[BarFrame, ...]:
@@ -136,7 +175,9 @@ def read_kraken(data: str | bytes) -> tuple[BarFrame, ...]:
 
 
 def _iso_ms(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text[:19] + "+00:00").timestamp()) * 1000
+    """Return the ms of a time in UTC, as 2023-09-25T07:49:37.708706Z."""
+    whole_ms = int(dt.datetime.fromisoformat(text[:19] + "+00:00").timestamp()) * 1000
+    return whole_ms + (int(text[20:-1].ljust(3, "0")[:3]) if text[19] == "." else 0)
 
 
 def read_gate(data: str | bytes) -> tuple[BarFrame, ...]:
@@ -221,6 +262,185 @@ def read_cryptocom(data: str | bytes) -> tuple[BarFrame, ...]:
     )
 
 
+def trades_of_binance(data: str | bytes) -> Trades:
+    """Read Binance, raw or from a combined stream.
+
+    Source: developers.binance.com, WebSocket Streams, "Trade Streams" and "Aggregate Trade Streams": `m` is "Is the
+    buyer the market maker?". Futures also show there, at a price of 0, what was no trade.
+    """
+    row = binance_trade(data)
+    if row is not None:
+        market_id, *trade = row
+        return {market_id: [Trade._make(trade)]}
+    message = _message(data, 'rade","E"')
+    event = message.get("data", message)
+    if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
+        return {}
+    number = event["t"] if event["e"] == "trade" else event["a"]
+    side = "sell" if event["m"] else "buy"
+    return {event["s"]: [Trade(str(number), event["T"], float(event["p"]), float(event["q"]), side)]}
+
+
+def trades_of_bybit(data: str | bytes) -> Trades:
+    """Read Bybit. Source: bybit-exchange.github.io, v5, "Trade": `S` is the side of the taker."""
+    message = _message(data, '"publicTrade.')
+    return _by_market(
+        (row["s"], Trade(row["i"], row["T"], float(row["p"]), float(row["v"]), row["S"].lower()))
+        for row in message.get("data", ())
+    )
+
+
+def trades_of_okx(data: str | bytes) -> Trades:
+    """Read OKX. Source: www.okx.com/docs-v5, "Trades channel" and "All trades channel": `side` is the taker's."""
+    message = _message(data, '"trades')
+    if "arg" not in message:
+        return {}
+    return _by_market(
+        (row["instId"], Trade(row["tradeId"], int(row["ts"]), float(row["px"]), float(row["sz"]), row["side"]))
+        for row in message.get("data", ())
+    )
+
+
+def trades_of_kraken(data: str | bytes) -> Trades:
+    """Read Kraken. Source: docs.kraken.com, WebSocket v2, "Trades": `side` is the taker's."""
+    message = _message(data, '"trade"')
+    if message.get("channel") != "trade":
+        return {}
+    return _by_market(
+        (
+            row["symbol"],
+            Trade(str(row["trade_id"]), _iso_ms(row["timestamp"]), float(row["price"]), float(row["qty"]), row["side"]),
+        )
+        for row in message.get("data", ())
+    )
+
+
+def trades_of_coinbase(data: str | bytes) -> Trades:
+    """Read Coinbase, newest first in a frame. Source: docs.cdp.coinbase.com, Advanced Trade, "Market Trades"."""
+    message = _message(data, '"market_trades"')
+    if message.get("channel") != "market_trades":
+        return {}
+    return _by_market(
+        (
+            row["product_id"],
+            Trade(
+                row["trade_id"],
+                _iso_ms(row["time"]),
+                float(row["price"]),
+                float(row["size"]),
+                row["side"].lower() if row["side"] in {"BUY", "SELL"} else "",
+            ),
+        )
+        for event in message["events"]
+        for row in reversed(event.get("trades", ()))
+    )
+
+
+def trades_of_gate(data: str | bytes) -> Trades:
+    """Read Gate. Source: www.gate.com/docs, "Public Trades Channel"; of contracts: a sale has a negative size."""
+    message = _message(data, ".trades")
+    if message.get("event") != "update" or not message["channel"].endswith(".trades"):
+        return {}
+    result = message["result"]
+    found = []
+    for row in result if isinstance(result, list) else [result]:
+        amount = float(row["amount"] if "amount" in row else row["size"])
+        side = row.get("side") or ("sell" if amount < 0 else "buy")
+        ts_ms = int(float(row["create_time_ms"]))
+        trade = Trade(str(row["id"]), ts_ms, float(row["price"]), abs(amount), side)
+        found.append((row["currency_pair"] if "currency_pair" in row else row["contract"], trade))
+    return _by_market(found)
+
+
+def trades_of_kucoin(data: str | bytes) -> Trades:
+    """Read KuCoin. Source: www.kucoin.com/docs-new, "Trade" of spot and futures: times are in nanoseconds."""
+    # The topic may stand behind the data.
+    message = _message(data, '"topic":"/', head_size=600)
+    topic = message.get("topic", "")
+    if not topic.startswith(("/market/match:", "/contractMarket/execution:")) or "data" not in message:
+        return {}
+    row = message["data"]
+    ts_ms = int(row["time"] if "time" in row else row["ts"]) // 1_000_000
+    return {row["symbol"]: [Trade(row["tradeId"], ts_ms, float(row["price"]), float(row["size"]), row["side"])]}
+
+
+def trades_of_bitget(data: str | bytes) -> Trades:
+    """Read Bitget, newest first in a frame. Source: www.bitget.com/api-doc, "Trade Channel": `side` is the taker's."""
+    message = _message(data, '"trade"')
+    if "data" not in message or message["arg"].get("channel") != "trade":
+        return {}
+    market_id = message["arg"]["instId"]
+    return _by_market(
+        (market_id, Trade(row["tradeId"], int(row["ts"]), float(row["price"]), float(row["size"]), row["side"]))
+        for row in reversed(message["data"])
+    )
+
+
+def trades_of_mexc(data: str | bytes) -> Trades:
+    """Read MEXC's contracts, whose trades have no id. Source: www.mexc.com/api-docs/futures, "Deal": `T` 1 is a buy."""
+    message = _message(data, '"push.deal"')
+    rows = message.get("data", ())
+    return _by_market(
+        (message["symbol"], Trade("", row["t"], float(row["p"]), float(row["v"]), "buy" if row["T"] == 1 else "sell"))
+        for row in ([rows] if isinstance(rows, dict) else rows)
+    )
+
+
+def trades_of_htx(data: str | bytes) -> Trades:
+    """Read HTX. Source: www.htx.com/en-us/opend, "Subscribe Trade Detail": `direction` is the taker's.
+
+    The id is `tradeId`, for `id` has more digits than a JSON number can hold; contracts have an `id` alone.
+    """
+    message = _message(data, ".trade.detail")
+    if "tick" not in message:
+        return {}
+    market_id = message["ch"].split(".")[1]
+    return _by_market(
+        (
+            market_id,
+            Trade(
+                str(row["tradeId"] if "tradeId" in row else row["id"]),
+                row["ts"],
+                float(row["price"]),
+                float(row["amount"]),
+                row["direction"],
+            ),
+        )
+        for row in message["tick"]["data"]
+    )
+
+
+def trades_of_hyperliquid(data: str | bytes) -> Trades:
+    """Read Hyperliquid. Source: hyperliquid.gitbook.io, "Subscriptions": WsTrade, side A for a taker that sells."""
+    message = _message(data, '"trades"')
+    if message.get("channel") != "trades":
+        return {}
+    return _by_market(
+        (
+            row["coin"],
+            Trade(
+                str(row["tid"]),
+                row["time"],
+                float(row["px"]),
+                float(row["sz"]),
+                "sell" if row["side"] == "A" else "buy",
+            ),
+        )
+        for row in message["data"]
+    )
+
+
+def trades_of_cryptocom(data: str | bytes) -> Trades:
+    """Read Crypto.com. Source: exchange-docs.crypto.com, "trade.{instrument_name}": `s` is the side of the taker."""
+    result = _message(data, '"subscribe"').get("result", {})
+    if result.get("channel") != "trade":
+        return {}
+    return _by_market(
+        (row["i"], Trade(row["d"], row["t"], float(row["p"]), float(row["q"]), row["s"].lower()))
+        for row in result.get("data", ())
+    )
+
+
 def _id(market: Mapping[str, Any]) -> str:
     return str(market["id"])
 
@@ -235,50 +455,74 @@ def _coin(market: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How an exchange says bars.
+    """How an exchange says bars and trades.
 
     Attributes
     ----------
-    read : callable
-        Raw frame to bars.
+    bars : callable or None
+        Raw frame to bars; None where the exchange streams none.
+    trades : callable
+        Raw frame to trades.
     name : callable
         ccxt's market to its name in a frame.
     own_words : bool
         Timeframes have other words in frames than in REST: those of ccxt's ``options['timeframes']``.
     inverse : bool
-        The volume of inverse contracts stands where that of all markets does; where not, ccxt's parser reads them.
+        The volume of inverse contracts stands where that of all markets does; else ccxt's parser reads their bars.
+    one_book : tuple of (str, str) or ()
+        Markets whose symbol ends so are the same as those that end so: frames name the latter.
+    reader : callable or None
+        Makes a compiled reader of the socket's bytes, see `ccxtbt._frames.BinanceReader`; what that leaves is for the
+        others.
     """
 
-    read: Reader
+    bars: Reader | None
+    trades: TradeReader
     name: Callable[[Mapping[str, Any]], str] = _id
     own_words: bool = False
     inverse: bool = False
+    one_book: tuple[str, str] | tuple[()] = ()
+    reader: Callable[..., Any] | None = None
 
-    def key(self, exchange: Any, symbol: str, word: str) -> tuple[str, str] | None:
-        """Return (market, timeframe) as frames name them; None where ccxt's parser must do."""
+    def bars_key(self, exchange: Any, symbol: str, word: str) -> str | None:
+        """Return market and timeframe as frames name them, with a space between; None where ccxt's parser must do."""
         market = exchange.market(symbol)
-        if market.get("inverse") and not self.inverse:
+        if self.bars is None or (market.get("inverse") and not self.inverse):
             return None
         words = exchange.options["timeframes"] if self.own_words else exchange.timeframes
-        return self.name(market), str(words.get(word, word))
+        return f"{self.name(market)} {words.get(word, word)}"
+
+    def trades_key(self, exchange: Any, symbol: str) -> str:
+        """Return the market as frames of trades name it."""
+        return self.name(exchange.market(symbol))
+
+    def book(self, exchange: Any, symbol: str) -> str:
+        """Return the symbol under which the exchange tells the trades of `symbol`."""
+        if self.one_book and symbol.endswith(self.one_book[0]):
+            told = symbol.removesuffix(self.one_book[0]) + self.one_book[1]
+            if told in exchange.markets:
+                return told
+        return symbol
 
 
-_BINANCE = Dialect(read_binance, inverse=True)
+_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, reader=BinanceReader)
 
-# coinbase streams no bars through ccxt.
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,
     "binanceusdm": _BINANCE,
     "binancecoinm": _BINANCE,
     "binanceus": _BINANCE,
-    "bybit": Dialect(read_bybit),
-    "okx": Dialect(read_okx, inverse=True),
-    "kraken": Dialect(read_kraken, name=_symbol),
-    "gate": Dialect(read_gate, inverse=True),
-    "kucoin": Dialect(read_kucoin, inverse=True),
-    "bitget": Dialect(read_bitget, own_words=True),
-    "mexc": Dialect(read_mexc, own_words=True, inverse=True),
-    "htx": Dialect(read_htx, inverse=True),
-    "hyperliquid": Dialect(read_hyperliquid, name=_coin),
-    "cryptocom": Dialect(read_cryptocom),
+    "bybit": Dialect(read_bybit, trades_of_bybit),
+    "okx": Dialect(read_okx, trades_of_okx, inverse=True),
+    "kraken": Dialect(read_kraken, trades_of_kraken, name=_symbol),
+    # Who subscribes to a market in USDC is sent the one in USD.
+    "coinbase": Dialect(None, trades_of_coinbase, one_book=("/USDC", "/USD")),
+    "gate": Dialect(read_gate, trades_of_gate, inverse=True),
+    "kucoin": Dialect(read_kucoin, trades_of_kucoin, inverse=True),
+    "bitget": Dialect(read_bitget, trades_of_bitget, own_words=True),
+    # Spot frames are Protobuf, which ccxt decodes where the package protobuf is installed.
+    "mexc": Dialect(read_mexc, trades_of_mexc, own_words=True, inverse=True),
+    "htx": Dialect(read_htx, trades_of_htx, inverse=True),
+    "hyperliquid": Dialect(read_hyperliquid, trades_of_hyperliquid, name=_coin),
+    "cryptocom": Dialect(read_cryptocom, trades_of_cryptocom),
 }

@@ -1,8 +1,8 @@
-"""Live bars over WebSocket: who subscribes to what, one supervised task a shard.
+"""Live bars and trades over WebSocket: who subscribes to what, one supervised task a shard.
 
 ccxt knows how each exchange is subscribed to; the frames themselves are read by `frames` from the tap on ccxt's
 client, before ccxt parses them. A `watch_*` call therefore stays pending for as long as its connection lives, and
-its failure is the news that the connection broke.
+its failure is the news that the connection broke. Where there is no reader, ccxt parses, and the call returns often.
 
 A shard is as many subscriptions as one socket may carry. It lives on through its sockets: a new one after a break,
 and a new one beside the old where the old is too old or a subscription has fallen silent.
@@ -15,14 +15,26 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from ccxtbt.exchange.connection import Connection
-from ccxtbt.exchange.wire import SENDER, WIRE, Wire
-from ccxtbt.market.frames import DIALECTS
+from ccxtbt.exchange.wire import SENDER, WIRE, FrameTap, Wire
+from ccxtbt.market.frames import DIALECTS, Dialect, Trade
 from ccxtbt.market.handover import Bar, Origin
+from ccxtbt.market.subscriptions import (
+    BARS,
+    TRADES,
+    BarSubscription,
+    Channel,
+    Key,
+    Listener,
+    TradeListener,
+    TradeSubscription,
+)
 from ccxtbt.market.timeframes import parse
+
+__all__ = ["Listener", "Streams", "TradeListener"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,98 +50,25 @@ CONFIRM_S = 20.0
 LOOK_S = 0.5
 # A connection that says nothing for so many times the longest time between two pings is dead.
 MISSED_PINGS = 2.5
-# A subscription is silent too long after two bars and this time, or after the longest patience for any timeframe; the
-# patience doubles with each time that a new socket brought nothing either, so that a quiet market stays cheap.
+# A subscription is silent too long after two bars and this time, or after the longest patience for any timeframe; one
+# to trades after this.
 SILENT_BARS = 2
 SILENT_S = 30.0
 SILENT_MAX_S = 900.0
-SILENT_DOUBLINGS = 6
+SILENT_TRADES_S = 300.0
 # The old socket stays so long after the new one is confirmed: what was on its way still arrives.
 LINGER_S = 1.0
 # How long after a replacement that failed the next one is tried, while the old socket still works.
 RENEW_AGAIN_S = 30.0
+# How long an exchange may take to answer that it sends something no more.
+UNWATCH_S = 5.0
 
-Key = tuple[str, str]
+AnySubscription = BarSubscription | TradeSubscription
 Kind = tuple[str | None, bool | None, str | None]
 
 
-class Listener(Protocol):
-    """What a subscription calls, on the I/O thread."""
-
-    def up(self) -> None:
-        """The subscription was sent, for the first time or again after a break."""
-
-    def down(self, reason: str) -> None:
-        """The connection broke: frames may have been lost from now on."""
-
-    def frame(self, bar: Bar, closed: bool) -> None:
-        """A bar came; `closed` where the exchange says that it is final."""
-
-    def refused(self, error: Exception) -> None:
-        """The exchange does not stream this market or timeframe: nothing will come."""
-
-
-class Subscription:
-    """The bars of one market and timeframe, and who listens to them.
-
-    Parameters
-    ----------
-    symbol : str
-        ccxt's unified symbol.
-    word : str
-        The timeframe, as it is said to ccxt.
-    timeframe : str
-        The timeframe, as the listener says it.
-    patience_s : float
-        How long the stream may be silent, in seconds of this machine.
-    """
-
-    __slots__ = ("heard_s", "listeners", "live", "patience_s", "silences", "symbol", "timeframe", "word")
-
-    def __init__(self, symbol: str, word: str, timeframe: str, patience_s: float) -> None:
-        self.symbol = symbol
-        self.word = word
-        self.timeframe = timeframe
-        self.patience_s = patience_s
-        self.listeners: list[Listener] = []
-        self.live = False
-        self.heard_s = 0.0
-        self.silences = 0
-
-    @property
-    def key(self) -> Key:
-        """Symbol and timeframe."""
-        return self.symbol, self.timeframe
-
-    def up(self, now_s: float) -> None:
-        """Note that frames come from now on."""
-        self.heard_s = now_s
-        if not self.live:
-            self.live = True
-            for listener in self.listeners:
-                listener.up()
-
-    def down(self, reason: str) -> None:
-        """Note that frames may be lost from now on."""
-        if self.live:
-            self.live = False
-            for listener in self.listeners:
-                listener.down(reason)
-
-    def frame(self, bar: Bar, closed: bool, now_s: float) -> None:
-        """Pass a bar on."""
-        self.heard_s = now_s
-        self.silences = 0
-        for listener in self.listeners:
-            listener.frame(bar, closed)
-
-    def silent(self, now_s: float) -> bool:
-        """Whether nothing has come for too long."""
-        return self.live and now_s - self.heard_s > self.patience_s * 2 ** min(self.silences, SILENT_DOUBLINGS)
-
-
 class Streams:
-    """Subscriptions to bars on one connection; everything runs on the I/O thread.
+    """Subscriptions to bars and trades on one connection; everything runs on the I/O thread.
 
     Parameters
     ----------
@@ -140,36 +79,80 @@ class Streams:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._dialect = DIALECTS.get(connection.account.exchange_id)
-        self._subscriptions: dict[Key, Subscription] = {}
-        # By kind of market, for spot and contracts may share a name: (market, timeframe) as frames name them.
-        self._named: dict[Kind, dict[Key, Subscription]] = {}
+        self._subscriptions: dict[Key, AnySubscription] = {}
+        self._named: dict[Kind, Named] = {}
         self._shards: list[Shard] = []
-        self._waiting: list[Subscription] = []
+        self._waiting: list[AnySubscription] = []
+        self._parting: list[AnySubscription] = []
         self._gathering = False
         self._names = itertools.count(1)
         self._free_s = 0.0
 
     def subscribe(self, symbol: str, timeframe: str, listener: Listener) -> None:
         """Stream the bars of `symbol`; calls within a moment share messages and sockets."""
-        known = self._subscriptions.get((symbol, timeframe))
-        if known is not None:
-            known.listeners.append(listener)
-            if known.live:
-                listener.up()
-            return
-        rest = self._connection.rest
-        word = self._connection.facts.stream_timeframes.get(timeframe, timeframe)
-        patience_s = min(SILENT_BARS * parse(timeframe).nominal_ms / 1000 + SILENT_S, SILENT_MAX_S)
-        subscription = Subscription(symbol, word, timeframe, patience_s / self._connection.clock.rate)
-        subscription.listeners.append(listener)
+        known = self._subscriptions.get((BARS.noun, symbol, timeframe))
+        if not isinstance(known, BarSubscription):
+            word = self._connection.facts.stream_timeframes.get(timeframe, timeframe)
+            patience_s = min(SILENT_BARS * parse(timeframe).nominal_ms / 1000 + SILENT_S, SILENT_MAX_S)
+            dialect, rest = self._dialect, self._connection.rest
+            name = dialect.bars_key(rest, symbol, word) if dialect is not None else None
+            known = BarSubscription(symbol, timeframe, word, self._here_s(patience_s), read=name is not None)
+            if name is not None:
+                self._names_of(symbol).bars[name] = known
+            self._begin(known)
+        known.listeners = (*known.listeners, listener)
+        if known.live:
+            listener.up()
+
+    def subscribe_trades(self, symbol: str, listener: TradeListener) -> None:
+        """Stream the trades of `symbol`; calls within a moment share messages and sockets."""
+        dialect, rest = self._dialect, self._connection.rest
+        if dialect is not None:
+            symbol = dialect.book(rest, symbol)
+        known = self._subscriptions.get((TRADES.noun, symbol, ""))
+        if not isinstance(known, TradeSubscription):
+            known = TradeSubscription(symbol, self._here_s(SILENT_TRADES_S), read=dialect is not None)
+            if dialect is not None:
+                self._names_of(symbol).trades[dialect.trades_key(rest, symbol)] = known
+            self._begin(known)
+        known.listeners = (*known.listeners, listener)
+        if known.live:
+            listener.up()
+
+    def unsubscribe(self, listener: Listener | TradeListener) -> None:
+        """Call `listener` no more; what nobody listens to any longer is unsubscribed at the exchange."""
+        for subscription in list(self._subscriptions.values()):
+            if listener not in subscription.listeners:
+                continue
+            left: Any = tuple(each for each in subscription.listeners if each is not listener)
+            subscription.listeners = left
+            if not left:
+                self._part(subscription)
+
+    def _here_s(self, seconds: float) -> float:
+        """Return seconds of the exchange's clock as those of this machine."""
+        return seconds / self._connection.clock.rate
+
+    def _begin(self, subscription: AnySubscription) -> None:
         self._subscriptions[subscription.key] = subscription
-        key = self._dialect.key(rest, symbol, word) if self._dialect is not None else None
-        if key is not None:
-            self._named.setdefault(self._kind(subscription), {})[key] = subscription
         self._waiting.append(subscription)
+        self._gather_soon()
+
+    def _part(self, subscription: AnySubscription) -> None:
+        del self._subscriptions[subscription.key]
+        if subscription in self._waiting:
+            self._waiting.remove(subscription)
+        else:
+            self._parting.append(subscription)
+            self._gather_soon()
+
+    def _gather_soon(self) -> None:
         if not self._gathering:
             self._gathering = True
             self._connection.spawn(self._gather, name="subscribe")
+
+    def _names_of(self, symbol: str) -> Named:
+        return self._named.setdefault(self._kind(symbol), Named())
 
     def tap(self, url: str, data: str | bytes) -> bool:
         """Leave frames of connections that are not ours to ccxt."""
@@ -177,27 +160,42 @@ class Streams:
 
     def wire(self, kind: Kind) -> Wire:
         """Return a wire for a new socket, whose frames go to the subscriptions of a kind of market."""
-        return Wire(f"bars-{next(self._names)}", self._connection.facts.ping_s, self._tap_of(kind))
+        wire = Wire(f"streams-{next(self._names)}", self._connection.facts.ping_s)
+        if self._dialect is not None:
+            named = self._named.setdefault(kind, Named())
+            wire.tap = self._tap_of(wire, named, self._dialect)
+            if self._dialect.reader is not None:
+                wire.reader = partial(self._dialect.reader, named.bars, named.trades, wire, Bar, Trade, Origin.WS)
+        return wire
 
-    def _tap_of(self, kind: Kind) -> Callable[[str | bytes], bool]:
-        if self._dialect is None:
-            return lambda data: False
-        read, named, now_s, by = self._dialect.read, self._named.setdefault(kind, {}), time.monotonic, Origin.WS
+    @staticmethod
+    def _tap_of(wire: Wire, named: Named, dialect: Dialect) -> FrameTap:
+        read_bars, read_trades, bars_of, trades_of = dialect.bars, dialect.trades, named.bars.get, named.trades.get
+        now_s, by = time.monotonic, Origin.WS
+
+        def read(data: str | bytes) -> bool:
+            taken = False
+            for bar in read_bars(data) if read_bars is not None else ():
+                bars = bars_of(f"{bar.market_id} {bar.interval}")
+                if bars is not None:
+                    bars.frame(tuple.__new__(Bar, (*bar[2:8], by)), bar.closed, now_s())
+                    taken = True
+            if taken:
+                return True
+            for market_id, found in read_trades(data).items():
+                trades = trades_of(market_id)
+                if trades is not None:
+                    trades.trades(found, wire, now_s())
+                    taken = True
+            return taken
 
         def tap(data: str | bytes) -> bool:
-            taken = False
             try:
-                frames = read(data)
+                return read(data)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 # ccxt says what it thinks of such a frame; the connection is none the worse for it.
                 logger.warning("A frame cannot be read (%s: %s).", type(error).__name__, error)
                 return False
-            for frame in frames:
-                subscription = named.get(frame[:2])
-                if subscription is not None:
-                    subscription.frame(tuple.__new__(Bar, (*frame[2:8], by)), frame.closed, now_s())
-                    taken = True
-            return taken
 
         return tap
 
@@ -208,35 +206,59 @@ class Streams:
         self._free_s = at_s + 1 / self._connection.facts.connects_per_s
         await asyncio.sleep(at_s - now_s)
 
-    def forget(self, subscription: Subscription) -> None:
+    def forget(self, subscription: AnySubscription) -> None:
         """Let go of a subscription that was refused: it may be asked for again."""
-        self._subscriptions.pop(subscription.key, None)
+        if self._subscriptions.get(subscription.key) is subscription:
+            del self._subscriptions[subscription.key]
 
     async def _gather(self) -> None:
         await asyncio.sleep(GATHER_S)
         self._gathering = False
+        parting, self._parting = self._parting, []
+        for shard in self._shards:
+            shard.remove([each for each in parting if shard.carries(each)])
         waiting, self._waiting = self._waiting, []
-        by_kind: dict[Kind, list[Subscription]] = {}
+        by_kind: dict[Kind, list[AnySubscription]] = {}
         for subscription in waiting:
-            by_kind.setdefault(self._kind(subscription), []).append(subscription)
+            by_kind.setdefault(self._kind(subscription.symbol), []).append(subscription)
         for kind, subscriptions in by_kind.items():
             self._share_out(kind, subscriptions)
 
-    def _kind(self, subscription: Subscription) -> Kind:
+    def _kind(self, symbol: str) -> Kind:
         """Return what all markets of one message, and for many exchanges of one address, have in common."""
-        market = self._connection.rest.market(subscription.symbol)
+        market = self._connection.rest.market(symbol)
         return market.get("type"), market.get("linear"), market.get("settle") if market.get("contract") else None
 
-    def _share_out(self, kind: Kind, subscriptions: list[Subscription]) -> None:
+    def _share_out(self, kind: Kind, subscriptions: list[AnySubscription]) -> None:
         for shard in self._shards:
-            if shard.kind == kind and shard.room and subscriptions:
-                taken, subscriptions = subscriptions[: shard.room], subscriptions[shard.room :]
-                shard.add(taken)
+            if shard.kind == kind and shard.room:
+                taken = [each for each in subscriptions if shard.takes(each)][: shard.room]
+                if taken:
+                    shard.add(taken)
+                    subscriptions = [each for each in subscriptions if each not in taken]
         size = self._connection.facts.streams_per_socket
         for i in range(0, len(subscriptions), size):
             shard = Shard(self, self._connection, kind, subscriptions[i : i + size])
             self._shards.append(shard)
-            self._connection.spawn(shard.run, name=f"bars {subscriptions[i].symbol}...")
+            self._connection.spawn(shard.run, name=f"stream {subscriptions[i].name}...")
+
+
+class Named:
+    """Subscriptions of one kind of market by the names that frames have for them; spot and contracts may share names.
+
+    One that nobody listens to any more stays: what still comes for it is not worth a parse.
+
+    Attributes
+    ----------
+    bars : dict
+        By market and timeframe, with a space between them.
+    trades : dict
+        By market.
+    """
+
+    def __init__(self) -> None:
+        self.bars: dict[str, BarSubscription] = {}
+        self.trades: dict[str, TradeSubscription] = {}
 
 
 class Group:
@@ -248,14 +270,23 @@ class Group:
         Why nothing comes any more.
     """
 
-    def __init__(self, connection: Connection, wire: Wire, subscriptions: list[Subscription], news: asyncio.Event):
+    def __init__(
+        self,
+        connection: Connection,
+        wire: Wire,
+        subscriptions: list[AnySubscription],
+        together: bool,
+        news: asyncio.Event,
+    ) -> None:
+        self.channel = subscriptions[0].channel
         self.subscriptions = subscriptions
         self.error: Exception | None = None
         self.sent_s: float | None = None
         self._connection = connection
         self._wire = wire
+        self._together = together
         self._news = news
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"watch {subscriptions[0].symbol}...")
+        self._task = self._begin()
 
     @property
     def confirmed(self) -> bool:
@@ -275,51 +306,60 @@ class Group:
         self.error = self.error or error
         self._news.set()
 
+    def remove(self, subscription: AnySubscription) -> None:
+        """Watch the others only."""
+        self.subscriptions.remove(subscription)
+        # Else ccxt would end the call for all when one of them is unsubscribed.
+        self._task.cancel()
+        if self.subscriptions:
+            self._task = self._begin()
+
     async def end(self) -> None:
         """Stop watching."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    def _begin(self) -> asyncio.Task[None]:
+        name = f"watch {self.subscriptions[0].name}..."
+        return asyncio.get_running_loop().create_task(self._run(), name=name)
 
     async def _run(self) -> None:
         SENDER.set(self)
         WIRE.set(self._wire)
         try:
             while True:
-                self._parsed_by_ccxt(await self._watch())
+                result = await self._watch()
+                now_s = time.monotonic()
+                for subscription in self.subscriptions:
+                    subscription.parsed(result, self._together, self._wire, now_s)
         except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here: refused for good, or a break
             self.refused(error)
 
     async def _watch(self) -> Any:
         rest = self._connection.rest
-        if rest.has["watchOHLCVForSymbols"]:
-            return await rest.watch_ohlcv_for_symbols([[each.symbol, each.word] for each in self.subscriptions])
+        if self._together:
+            return await getattr(rest, self.channel.watch_many)([each.item for each in self.subscriptions])
         (only,) = self.subscriptions
-        return {only.symbol: {only.word: await rest.watch_ohlcv(only.symbol, only.word)}}
-
-    def _parsed_by_ccxt(self, result: dict[str, dict[str, Iterable[list[Any]]]]) -> None:
-        """Pass on rows that no reader of ours took; ccxt does not say whether they are closed."""
-        now_s = time.monotonic()
-        for subscription in self.subscriptions:
-            for ts_ms, *prices in result.get(subscription.symbol, {}).get(subscription.word, ()):
-                opened, high, low, close, volume = map(float, prices)
-                bar = Bar(int(ts_ms), opened, high, low, close, volume, Origin.WS)
-                subscription.frame(bar, closed=False, now_s=now_s)
+        return await getattr(rest, self.channel.watch)(*only.arguments)
 
 
 class Socket:
-    """One connection and what is subscribed on it."""
+    """One connection and what is subscribed on it; several where an exchange has an address for each kind of stream."""
 
-    def __init__(self, connection: Connection, wire: Wire, subscriptions: list[Subscription]) -> None:
+    def __init__(self, connection: Connection, wire: Wire, subscriptions: list[AnySubscription]) -> None:
         facts = connection.facts
         self._connection = connection
         self._wire = wire
-        self._size = facts.streams_per_request if connection.rest.has["watchOHLCVForSymbols"] else 1
         count, window_ms = facts.socket_messages or (1, 0)
         self._gap_s = window_ms / count / 1000
         self._dead_s = MISSED_PINGS * facts.ping_s
         self._news = asyncio.Event()
         self._groups: list[Group] = []
         self._confirm_by_s = 0.0
+        # What was let go of: ccxt may take it for subscribed still, so that it is asked for on another socket.
+        self.stale: set[Key] = set()
+        self._left: list[AnySubscription] = []
+        self._leaving: set[asyncio.Task[None]] = set()
         self.opened_s = time.monotonic()
         self.add(subscriptions)
 
@@ -328,10 +368,28 @@ class Socket:
         """Whether the exchange has answered to every message."""
         return all(group.confirmed for group in self._groups)
 
-    def add(self, subscriptions: list[Subscription]) -> None:
+    def add(self, subscriptions: list[AnySubscription]) -> None:
         """Subscribe to more."""
-        for i in range(0, len(subscriptions), self._size):
-            self._watch(subscriptions[i : i + self._size])
+        for channel, together in itertools.product((BARS, TRADES), (True, False)):
+            mine = [each for each in subscriptions if each.channel is channel and self._together(each) == together]
+            size = self._connection.facts.streams_per_request if together else 1
+            for i in range(0, len(mine), size):
+                self._watch(mine[i : i + size], together)
+
+    def remove(self, subscriptions: list[AnySubscription]) -> None:
+        """Unsubscribe where ccxt can; where it cannot, what still comes is dropped."""
+        for group in list(self._groups):
+            mine = [each for each in subscriptions if each in group.subscriptions]
+            for subscription in mine:
+                group.remove(subscription)
+            if not group.subscriptions:
+                self._groups.remove(group)
+            if mine:
+                self.stale.update(each.key for each in mine)
+                self._left += mine
+                task = asyncio.get_running_loop().create_task(self._unwatch(group.channel, mine))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
 
     async def wait(self, seconds: float) -> None:
         """Wait for news, but not longer."""
@@ -341,7 +399,7 @@ class Socket:
         except TimeoutError:
             return
 
-    async def look(self) -> list[tuple[Subscription, Exception]]:
+    async def look(self) -> list[tuple[AnySubscription, Exception]]:
         """See to what happened: return what was refused for good, having asked for the others of its message again.
 
         Raises
@@ -350,7 +408,7 @@ class Socket:
             The connection is of no use any more.
         """
         self._news.clear()
-        refused: list[tuple[Subscription, Exception]] = []
+        refused: list[tuple[AnySubscription, Exception]] = []
         for group in [group for group in self._groups if group.error is not None]:
             error = group.error
             if error is None or not self._connection.is_final(error):
@@ -363,8 +421,8 @@ class Socket:
                 continue
             # One that is refused takes the others of its message with it: halve the message until it stands alone.
             middle = len(group.subscriptions) // 2
-            self._watch(group.subscriptions[:middle])
-            self._watch(group.subscriptions[middle:])
+            self._watch(group.subscriptions[:middle], together=True)
+            self._watch(group.subscriptions[middle:], together=True)
         now_s = time.monotonic()
         heard_s = self._wire.heard_s
         if heard_s is not None and now_s - heard_s > self._dead_s:
@@ -375,13 +433,37 @@ class Socket:
 
     async def close(self) -> None:
         """End the connection."""
-        await asyncio.gather(*(group.end() for group in self._groups))
+        self._wire.mute()
+        for subscription in (*self._left, *(each for group in self._groups for each in group.subscriptions)):
+            subscription.ended(self._wire)
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*(group.end() for group in self._groups), *self._leaving, return_exceptions=True)
         await self._wire.close()
 
-    def _watch(self, subscriptions: list[Subscription]) -> None:
-        self._groups.append(Group(self._connection, self._wire, subscriptions, self._news))
+    def _together(self, subscription: AnySubscription) -> bool:
+        """Whether one message may subscribe to it and others."""
+        channel = subscription.channel
+        return bool(self._connection.rest.has.get(channel.many)) and (subscription.read or channel.lossy)
+
+    def _watch(self, subscriptions: list[AnySubscription], together: bool) -> None:
+        self._groups.append(Group(self._connection, self._wire, subscriptions, together, self._news))
         # Messages wait for their turn, one after the other.
         self._confirm_by_s = max(self._confirm_by_s, time.monotonic() + CONFIRM_S) + self._gap_s
+
+    async def _unwatch(self, channel: Channel, subscriptions: list[AnySubscription]) -> None:
+        rest = self._connection.rest
+        WIRE.set(self._wire)
+        try:
+            if rest.has.get(channel.unwatch_has_many):
+                async with asyncio.timeout(UNWATCH_S):
+                    await getattr(rest, channel.unwatch_many)([each.item for each in subscriptions])
+                return
+            for subscription in subscriptions:
+                async with asyncio.timeout(UNWATCH_S):
+                    await getattr(rest, channel.unwatch)(*subscription.arguments)
+        except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here; what still comes is dropped
+            logger.debug("%s is not unsubscribed (%s: %s).", subscriptions[0].name, type(error).__name__, error)
 
 
 class Shard:
@@ -399,7 +481,9 @@ class Shard:
         What to stream at first.
     """
 
-    def __init__(self, streams: Streams, connection: Connection, kind: Kind, subscriptions: list[Subscription]) -> None:
+    def __init__(
+        self, streams: Streams, connection: Connection, kind: Kind, subscriptions: list[AnySubscription]
+    ) -> None:
         self.kind = kind
         self._streams = streams
         self._connection = connection
@@ -413,7 +497,23 @@ class Shard:
         """How many more subscriptions fit."""
         return self._connection.facts.streams_per_socket - len(self._subscriptions)
 
-    def add(self, subscriptions: list[Subscription]) -> None:
+    def carries(self, subscription: AnySubscription) -> bool:
+        """Whether this very subscription is one of the shard's."""
+        return self._subscriptions.get(subscription.key) is subscription
+
+    def takes(self, subscription: AnySubscription) -> bool:
+        """Whether the shard's sockets can subscribe to it."""
+        return all(socket is None or subscription.key not in socket.stale for socket in (self._socket, self._fresh))
+
+    def remove(self, subscriptions: list[AnySubscription]) -> None:
+        """Stream less."""
+        for subscription in subscriptions:
+            del self._subscriptions[subscription.key]
+        for socket in (self._socket, self._fresh):
+            if socket is not None and subscriptions:
+                socket.remove(subscriptions)
+
+    def add(self, subscriptions: list[AnySubscription]) -> None:
         """Stream more."""
         self._subscriptions.update((each.key, each) for each in subscriptions)
         for socket in (self._socket, self._fresh):
@@ -434,7 +534,7 @@ class Shard:
                 await self._live()
             except Exception as error:  # noqa: BLE001  # whatever ended the socket, a new one is the cure
                 reason = f"{type(error).__name__}: {error}"
-                logger.warning("The bar stream of %d subscriptions broke (%s).", len(self._subscriptions), reason)
+                logger.warning("The stream of %d subscriptions broke (%s).", len(self._subscriptions), reason)
                 for subscription in list(self._subscriptions.values()):
                     subscription.down(reason)
                 failures = 1 if time.monotonic() - began_s > STEADY_S else failures + 1
@@ -487,22 +587,22 @@ class Shard:
         age_s = self._connection.facts.socket_age_s * random.uniform(0.9, 1.0)
         return time.monotonic() + age_s / self._connection.clock.rate
 
-    def _silent(self, now_s: float) -> list[Subscription]:
+    def _silent(self, now_s: float) -> list[AnySubscription]:
         return [each for each in self._subscriptions.values() if each.silent(now_s)]
 
     def _tell_silent(self, now_s: float) -> None:
         for subscription in self._silent(now_s):
             subscription.silences += 1
             reason = f"nothing came for {now_s - subscription.heard_s:.1f} s: subscribing anew"
-            logger.info("%s %s: %s.", *subscription.key, reason)
+            logger.info("%s: %s.", subscription.name, reason)
             subscription.down(reason)
 
-    def _drop(self, refused: list[tuple[Subscription, Exception]]) -> None:
+    def _drop(self, refused: list[tuple[AnySubscription, Exception]]) -> None:
         for subscription, error in refused:
-            self._subscriptions.pop(subscription.key, None)
+            if self.carries(subscription):
+                del self._subscriptions[subscription.key]
             self._streams.forget(subscription)
-            for listener in subscription.listeners:
-                listener.refused(error)
+            subscription.refused(error)
 
     def _dispose(self, socket: Socket) -> None:
         self._connection.post(socket.close, name="close a socket")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.private import Private
+from ccxtbt.exchange.wire import Wire
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reports import Fact, Refused, Unknown, facts_of, fill_fact, order_fact
 from ccxtbt.trading.rules import Rules, rules_of
@@ -49,6 +50,8 @@ class Courier:
         A user's own way to tell the end of an order.
     streams : bool
         Listen to the streams that the exchange has; otherwise all is looked up.
+    wire : Wire or None
+        A socket of their own for the streams, for who ends before the connection does.
     """
 
     def __init__(
@@ -58,12 +61,13 @@ class Courier:
         mappings: Mapping[str, Mapping[str, Any]],
         *,
         streams: bool = True,
+        wire: Wire | None = None,
     ) -> None:
         self._connection = connection
         self._streams = streams
         self._put = put
         self._mappings = mappings
-        self._private = Private(connection, self)
+        self._private = Private(connection, self, wire)
         self._ids: dict[str, asyncio.Future[str | None]] = {}
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
@@ -81,11 +85,15 @@ class Courier:
         market = rest.market(symbol)
         return rules_of(market, rest.precisionMode, rest.feature_value(symbol, "createOrder"))
 
-    def follow(self) -> None:
-        """Listen to the account from now on."""
-        self._began_ms = self._connection.clock.now_ms()
+    def follow(self, *names: str) -> None:
+        """Listen to the account from now on: to its 'orders', 'trades' and 'balance', or to those named."""
+        self._began_ms = self._began_ms or self._connection.clock.now_ms()
         if self._streams:
-            self._private.follow()
+            self._private.follow(*names)
+
+    async def end(self) -> None:
+        """Listen no more; runs on the I/O thread."""
+        await self._private.end()
 
     def send(self, request: Request) -> None:
         """Send an order once; its answer comes as facts."""
@@ -102,6 +110,10 @@ class Courier:
     def fetch_balance(self) -> dict[str, Any]:
         """Return the account's balance; waits for it."""
         return self._connection.call(self._private.balance)
+
+    async def balance_now(self) -> dict[str, Any]:
+        """Return the account's balance; runs on the I/O thread."""
+        return await self._private.balance()
 
     def refresh_balance(self) -> None:
         """Ask for the balance where no stream pushes it."""
@@ -182,8 +194,20 @@ class Courier:
         finally:
             self._asking_balance = False
 
+    async def look_at_open(self) -> set[str]:
+        """Pass on all open orders, and return the exchange's ids of them; runs on the I/O thread."""
+        orders = await self._private.open_orders()
+        for order in orders:
+            self.order(order)
+        return {str(order["id"]) for order in orders}
+
     async def _look_up(self, orders: list[tuple[str | None, str, str]]) -> None:
-        for symbol in {symbol for _, _, symbol in orders}:
+        await self.look_up_trades({symbol for _, _, symbol in orders})
+        await self.look_up_orders(orders)
+
+    async def look_up_trades(self, symbols: Iterable[str]) -> None:
+        """Pass on our trades of some markets since they were last complete; runs on the I/O thread."""
+        for symbol in symbols:
             asked_ms = self._connection.clock.now_ms()
             try:
                 trades = await self._private.trades(
@@ -195,6 +219,9 @@ class Courier:
             for trade in trades:
                 self.trade(trade)
             self._complete_ms[symbol] = asked_ms
+
+    async def look_up_orders(self, orders: Iterable[tuple[str | None, str, str]]) -> None:
+        """Pass on how orders stand; runs on the I/O thread."""
         for order_id, client_id, symbol in orders:
             if order_id is None and client_id in self._ids and not self._ids[client_id].done():
                 continue

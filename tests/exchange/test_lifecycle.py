@@ -1,5 +1,6 @@
 """What a store leaves behind when it stops: nothing."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -53,6 +54,21 @@ def cerebro_of(*feeds, until=lambda w: False, broker=None, **params):
     return cerebro
 
 
+def test_nothing_starts_before_a_run_or_the_first_use(simulator):
+    server = simulator((BTC,), history_ms=600_000, speed=10)
+    before = {thread.name for thread in threading.enumerate()}, sockets()
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    cerebro = cerebro_of(feed, broker=store.getbroker(), until=lambda w: True)
+    assert ({thread.name for thread in threading.enumerate()}, sockets()) == before
+    assert not server.requests
+    # The first use of a store without a run needs no start.
+    assert store.fetch_ohlcv("BTC/USDT", "1m", limit=2)
+    assert not io_threads()
+    cerebro.run()
+    assert len(server.requests) > 1
+
+
 def live_run(server):
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
@@ -103,11 +119,15 @@ def test_an_exception_in_a_strategy_comes_out_and_ends_the_store(simulator):
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
 
+    raised_s = []
+
     def act(watcher):
+        raised_s.append(time.monotonic())
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         cerebro_of(feed, act=act, broker=store.getbroker()).run()
+    assert time.monotonic() - raised_s[0] < END_S
     assert not store.connection.running
     assert not io_threads()
     again = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
@@ -127,6 +147,16 @@ def test_one_store_for_one_account_and_another_for_another(simulator):
     other = type(store)("binance", currency="USDT", config={"apiKey": "x", "secret": "y"}, endpoint=server.url)
     assert same is store
     assert other is not store
+    kinds = [
+        {"exchange": "binance", "currency": "BTC"},
+        {"exchange": "binance", "currency": "USDT", "sandbox": True},
+        {"exchange": "binanceus", "currency": "USDT"},
+    ]
+    config = dict(store.connection.account.config)
+    others = [type(store)(**kind, config=config, endpoint=server.url, clock=store.connection.clock) for kind in kinds]
+    assert len({id(each) for each in (store, other, *others)}) == 5
+    again = [type(store)(**kind, config=config, endpoint=server.url, clock=store.connection.clock) for kind in kinds]
+    assert all(one is two for one, two in zip(others, again, strict=True))
     type(store)._singleton = None
     fresh = type(store)(
         "binance",
@@ -184,6 +214,43 @@ def test_runstop_ends_a_run_that_still_loads_its_history(simulator):
     assert not io_threads()
 
 
+def test_a_stop_ends_the_pauses_of_whoever_asks_again(simulator):
+    server = simulator((BTC,), history_ms=600_000)
+    server.faults.server_error(503, path="/api/v3/klines", times=0)
+    store = store_of(server, retries=50)
+    store.start()
+    errors = []
+
+    def ask_here():
+        try:
+            store.fetch_ohlcv("BTC/USDT", "1m")
+        except ccxt.BaseError as error:
+            errors.append(error)
+
+    def ask_there():
+        try:
+            store.connection.call(store.connection.fetch_page, "BTC/USDT", "1m", None, None, {})
+        except BaseException as error:  # noqa: BLE001  # a cancelled future, which is no Exception
+            errors.append(error)
+
+    asking = [threading.Thread(target=ask, daemon=True) for ask in (ask_here, ask_there)]
+    for thread in asking:
+        thread.start()
+    # Pauses are seconds long by then.
+    wait_until(lambda: len([record for record in server.requests if record.path == "/api/v3/klines"]) >= 8)
+    began_s = time.monotonic()
+    store.stop()
+    for thread in asking:
+        thread.join(END_S)
+    assert time.monotonic() - began_s < END_S
+    assert not any(thread.is_alive() for thread in asking)
+    assert len(errors) == 2
+    # What is asked after the stop is asked again as before.
+    server.faults.clear()
+    server.faults.server_error(503, path="/api/v3/klines", times=1)
+    assert store.fetch_ohlcv("BTC/USDT", "1m")
+
+
 SCRIPT = """
 import sys, backtrader as bt
 from ccxtbt import CCXTStore
@@ -224,8 +291,11 @@ def test_an_interrupt_ends_a_script_soon_and_cleanly(simulator, tmp_path):
 @pytest.mark.parametrize("end", ["store.start(); store.exchange.fetch_time()", "store.start(); 1 / 0"])
 def test_a_script_that_forgets_to_stop_ends_cleanly(simulator, end):
     server = simulator((BTC,), history_ms=600_000, speed=10)
+    # Registered first, and so called last: how long the interpreter's end took after the script's last line.
+    timed = "import atexit, time; atexit.register(lambda: print(time.monotonic() - T))\n"
+    lines = timed + script(server, f"T = time.monotonic(); {end}")
     said = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", script(server, end)],
+        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", lines],
         capture_output=True,
         text=True,
         timeout=30,
@@ -233,6 +303,7 @@ def test_a_script_that_forgets_to_stop_ends_cleanly(simulator, end):
     )
     for word in ("nclosed", "never", "release all resources", "Fatal"):
         assert word not in said.stderr, said.stderr
+    assert float(said.stdout) < END_S
     assert ("ZeroDivisionError" in said.stderr) is ("1 / 0" in end), said.stderr
     assert bool(said.returncode) is ("1 / 0" in end)
 
@@ -338,17 +409,23 @@ def cycles(simulator, count):
     for _ in range(count + 1):
         store = store_of(server)
         feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
-        tasks = []
+        tasks, loops = [], set()
 
-        def act(watcher, store=store, tasks=tasks):
+        def act(watcher, store=store, tasks=tasks, loops=loops):
             tasks.append(len(store.connection._tasks))
+            loops.add(store.connection._loop)
 
         watcher = cerebro_of(
-            feed, broker=store.getbroker(), until=lambda w, feed=feed: feed.origins.get("ws", 0) >= 2, act=act
+            feed,
+            broker=store.getbroker(),
+            until=lambda w, feed=feed, tasks=tasks: tasks and feed.origins.get("ws", 0) >= 2,
+            act=act,
         ).run()[0]
         assert not watcher.timed_out
         assert max(tasks) > 2
-        assert not store.connection._tasks
+        # Not those that the connection keeps alone: what ccxt has begun, too.
+        assert len(loops) == 1
+        assert not [task for loop in loops for task in asyncio.all_tasks(loop)]
         del watcher, store, feed, act
         gc.collect()
         seen.append(({thread.name for thread in threading.enumerate()}, len(sockets())))
@@ -384,7 +461,7 @@ def test_two_accounts_and_two_exchanges_in_one_cerebro_share_one_inbox(simulator
     assert len({id(store) for store in (one, two, three)}) == 3
     feeds = [
         store.getdata(dataname=symbol, name=name, fromdate=ago(server, minutes=1), **SECONDS)
-        for store, symbol, name in ((one, "BTC/USDT", "a"), (two, "ETH/USDT", "b"))
+        for store, symbol, name in ((one, "BTC/USDT", "a"), (two, "ETH/USDT", "b"), (three, "BTC/USDT", "c"))
     ]
     told = []
 
@@ -398,7 +475,7 @@ def test_two_accounts_and_two_exchanges_in_one_cerebro_share_one_inbox(simulator
     )
     (watcher,) = cerebro.run()
     assert not watcher.timed_out
-    assert one.inbox is two.inbox
+    assert one.inbox is two.inbox is three.inbox
     assert "from the second" in watcher.messages
     for feed in feeds:
         assert_equals_exchange(server, watcher, feed, "1s", feed._utc_ms(feed.p.fromdate))

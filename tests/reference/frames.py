@@ -12,3 +12,13 @@ def binance_kline(text: str) -> tuple | None:
         return None
     kline = event["k"]
     return (kline["s"], kline["i"], kline["t"], *(float(kline[key]) for key in "ohlcv"), kline["x"])
+
+
+def binance_trade(text: str) -> tuple | None:
+    message = json.loads(text)
+    event = message.get("data", message)
+    if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
+        return None
+    number = event["t"] if event["e"] == "trade" else event["a"]
+    side = "sell" if event["m"] else "buy"
+    return (event["s"], str(number), event["T"], float(event["p"]), float(event["q"]), side)

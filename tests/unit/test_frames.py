@@ -10,6 +10,7 @@ import pytest
 
 from ccxtbt.market.frames import DIALECTS
 
+BARS = {exchange_id: dialect.bars for exchange_id, dialect in DIALECTS.items() if dialect.bars is not None}
 ROW = ["1626690720000", "31334", "31336.5", "31330.1", "31335", "0.0077", "241.2718", "241.2718"]
 LONG = {"open": "16649.5", "close": "16677", "high": "16678", "low": "16608", "volume": "2.081"}
 SHORT = {"o": "71400.0", "c": "71411.0", "h": "71422.0", "l": "71389.0", "v": "1.20407"}
@@ -157,20 +158,20 @@ async def rows_of_ccxt(exchange_id, message):
 @pytest.mark.parametrize(("exchange_id", "message", "closed"), CASES)
 def test_a_frame_is_read_as_ccxt_reads_it(exchange_id, message, closed):
     text = json.dumps(message, separators=(",", ":"))
-    frames = DIALECTS[exchange_id].read(text)
+    frames = BARS[exchange_id](text)
     assert [list(frame[2:8]) for frame in frames] == asyncio.run(rows_of_ccxt(exchange_id, message))
     assert [frame.closed for frame in frames] == closed
-    assert DIALECTS[exchange_id].read(text.encode()) == frames
+    assert BARS[exchange_id](text.encode()) == frames
 
 
 def test_volumes_that_ccxt_takes_from_another_column_than_rest_does():
-    (spot,) = DIALECTS["gate"].read(json.dumps(gate("spot.candlesticks", a="0.5", w=False)))
+    (spot,) = BARS["gate"](json.dumps(gate("spot.candlesticks", a="0.5", w=False)))
     assert spot.volume == 0.5
-    (swap,) = DIALECTS["okx"].read(json.dumps(okx("BTC-USDT-SWAP", "0")).replace(" ", ""))
+    (swap,) = BARS["okx"](json.dumps(okx("BTC-USDT-SWAP", "0")).replace(" ", ""))
     assert swap.volume == float(ROW[6])
 
 
-@pytest.mark.parametrize("exchange_id", DIALECTS)
+@pytest.mark.parametrize("exchange_id", BARS)
 @pytest.mark.parametrize(
     "frame",
     [
@@ -187,25 +188,25 @@ def test_volumes_that_ccxt_takes_from_another_column_than_rest_does():
     ],
 )
 def test_a_frame_of_another_kind_has_no_bars(exchange_id, frame):
-    assert DIALECTS[exchange_id].read(frame) == ()
-    assert DIALECTS[exchange_id].read(frame.encode()) == ()
+    assert BARS[exchange_id](frame) == ()
+    assert BARS[exchange_id](frame.encode()) == ()
 
 
 @pytest.mark.parametrize(
     ("exchange_id", "market", "timeframe", "key"),
     [
-        ("binance", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "1h")),
-        ("bybit", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "60")),
+        ("binance", {"id": "BTCUSDT"}, "1h", "BTCUSDT 1h"),
+        ("bybit", {"id": "BTCUSDT"}, "1h", "BTCUSDT 60"),
         ("bybit", {"id": "BTCUSD", "inverse": True}, "1h", None),
-        ("okx", {"id": "BTC-USDT"}, "1Dutc", ("BTC-USDT", "1Dutc")),
-        ("kraken", {"id": "XXBTZUSD"}, "5m", ("BTC/USD", "5")),
-        ("bitget", {"id": "BTCUSDT"}, "1h", ("BTCUSDT", "1H")),
-        ("mexc", {"id": "BTC_USDT"}, "1m", ("BTC_USDT", "Min1")),
-        ("htx", {"id": "btcusdt"}, "1h", ("btcusdt", "60min")),
-        ("hyperliquid", {"id": "0", "baseName": "BTC", "swap": True}, "1m", ("BTC", "1m")),
+        ("okx", {"id": "BTC-USDT"}, "1Dutc", "BTC-USDT 1Dutc"),
+        ("kraken", {"id": "XXBTZUSD"}, "5m", "BTC/USD 5"),
+        ("bitget", {"id": "BTCUSDT"}, "1h", "BTCUSDT 1H"),
+        ("mexc", {"id": "BTC_USDT"}, "1m", "BTC_USDT Min1"),
+        ("htx", {"id": "btcusdt"}, "1h", "btcusdt 60min"),
+        ("hyperliquid", {"id": "0", "baseName": "BTC", "swap": True}, "1m", "BTC 1m"),
     ],
 )
 def test_what_a_subscription_is_called_in_frames(exchange_id, market, timeframe, key):
     exchange = getattr(ccxt.pro, exchange_id)()
     exchange.markets = {"BTC/USD": exchange.safe_market_structure({"symbol": "BTC/USD", **market})}
-    assert DIALECTS[exchange_id].key(exchange, "BTC/USD", timeframe) == key
+    assert DIALECTS[exchange_id].bars_key(exchange, "BTC/USD", timeframe) == key

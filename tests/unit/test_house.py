@@ -17,6 +17,7 @@ FRONTS = {
     "livedesk",
     "bulkfeed",
     "inbox",
+    "mailbox",
     "metrics",
     "resampled",
     "gathering",
@@ -108,7 +109,9 @@ def test_backtrader_ccxt_and_threads_stay_in_their_rooms(path):
     if "ccxt" in roots:
         assert room == "exchange", f"{name} imports ccxt"
     if roots & {"threading", "_thread", "queue", "multiprocessing"}:
-        assert room in {"exchange", "sim", "top"} or name in {"inbox", "trading.journal"}, f"{name} uses threads"
+        assert room in {"exchange", "sim", "top"} or name in {"inbox", "mailbox", "trading.journal"}, (
+            f"{name} uses threads"
+        )
 
 
 def test_no_imports_in_circles():
