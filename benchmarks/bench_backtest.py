@@ -8,6 +8,10 @@ beside ours in the same process on the same bars: backtrader's PandasData, and a
 does (rows of lists in a deque, a state machine in _load, a datetime object per bar), without its requests and pauses.
 Every run must end with the same account value and the same last bar as the others.
 
+Then an hour beside its minutes: backtrader's resampledata over our feed and over PandasData against a bulk feed of the
+hours, as `CCXTFeed.resampled` makes it, with a moving average on each data and with a strategy that does nothing. Whole
+hours, for backtrader delivers the last one also where it is not over.
+
 Caveats: most of what is left of a backtest is backtrader's own work for the strategy, its indicators and observers, so
 the ratio of a whole run depends on them: where all hundred datas are traded, the broker's share is large. Loading a
 year fills 29 MB: on fresh memory the page faults cost more than the copying. The group is therefore measured with an
@@ -25,6 +29,7 @@ import backtrader as bt
 import pytest
 
 from ccxtbt.bulkfeed import BulkFeed
+from ccxtbt.resampled import ResampledFeed
 from reference.lines import columns, pandas
 
 # CPU time: nothing here waits, and a neighbour on the machine does not count.
@@ -157,6 +162,63 @@ def test_hundred_datas_all_traded(benchmark, feed):
 @pytest.mark.parametrize("feed", FEEDS)
 def test_bar_by_bar(benchmark, feed):
     backtest(benchmark, "bar by bar (preload=False), 10 datas x 2,000 bars", feed, datas=10, bars=2_000, preload=False)
+
+
+def hours_of_ours(cerebro, bars):
+    minutes = BulkFeed(columns=bars, timeframe=MINUTES)
+    cerebro.adddata(minutes)
+    cerebro.adddata(ResampledFeed(base=minutes, timeframe=MINUTES, compression=60))
+
+
+def hours_resampled(cerebro, bars):
+    minutes = BulkFeed(columns=bars, timeframe=MINUTES)
+    cerebro.adddata(minutes)
+    cerebro.resampledata(minutes, timeframe=MINUTES, compression=60)
+
+
+def hours_of_pandas(cerebro, bars):
+    minutes = pandas(bars, timeframe=MINUTES, shift_ms=60_000, sessionend=dt.time(0))
+    cerebro.adddata(minutes)
+    cerebro.resampledata(minutes, timeframe=MINUTES, compression=60)
+
+
+HOURS = {
+    "ccxtbt resampled()": hours_of_ours,
+    "ccxtbt + resampledata": hours_resampled,
+    "PandasData + resampledata": hours_of_pandas,
+}
+
+
+class Idle(bt.Strategy):
+    """Looks at nothing."""
+
+    def next(self):
+        pass
+
+
+def hours(benchmark, group, build, strategy, bars):
+    describe(benchmark, group, 2)
+    source = columns(bars)
+
+    def setup():
+        cerebro = bt.Cerebro(stdstats=strategy is Average)
+        HOURS[build](cerebro, source)
+        cerebro.addstrategy(strategy)
+        return (cerebro,), {}
+
+    end = benchmark.pedantic(lambda cerebro: cerebro.run()[0], setup=setup, rounds=2)
+    data = end.data1
+    same_end(group, (end.broker.getvalue(), len(data), data.datetime[0], data.close[0], data.high[0]))
+
+
+@pytest.mark.parametrize("build", HOURS)
+def test_hours_beside_minutes(benchmark, build):
+    hours(benchmark, "60m beside 1m, SMA strategy, 21,600 bars", build, Average, 21_600)
+
+
+@pytest.mark.parametrize("build", HOURS)
+def test_hours_beside_minutes_alone(benchmark, build):
+    hours(benchmark, "60m beside 1m, the datas alone, 60,000 bars", build, Idle, 60_000)
 
 
 def mallopt(*, mmap_from, keep):

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import math
 import zoneinfo
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import backtrader as bt
 import numpy as np
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 STAMPS: tuple[Stamp, ...] = ("open", "close", "close-1ms")
 # What backtrader puts in for a session end that nobody gave.
 NO_SESSIONEND = dt.time(23, 59, 59, 999990)
+ONE_MS = dt.timedelta(milliseconds=1)
+ONE_DAY = dt.timedelta(days=1)
 
 
 class BulkLine(Line, LineBuffer):
@@ -92,6 +94,16 @@ def localizable(zone: str | dt.tzinfo | None) -> Any:
     return Zone(zone)
 
 
+class Listener(Protocol):
+    """What hears the bars that a feed is given."""
+
+    def take(self, ts_ms: int, open_: float, high: float, low: float, close: float, volume: float) -> None:
+        """Take a bar: its open time in ms UTC and its values."""
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+
+
 class BulkFeed(bt.feed.DataBase, Cursor):
     """A backtrader data over columns of bars.
 
@@ -149,6 +161,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     _qcheck = Cursor._qcheck
 
     _stamp: Stamp | None = None
+    _history: Columns
+    _listeners: tuple[Listener, ...] = ()
 
     # The source
 
@@ -171,6 +185,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         """
         ts_ms, ohlcv = self._checked(ts_ms, ohlcv)
         self._set_columns(ts_ms, ohlcv, (ts_ms, ohlcv))
+        self._history = ts_ms, ohlcv
 
     def append_columns(self, ts_ms: npt.NDArray[np.int64], ohlcv: npt.NDArray[np.float64]) -> None:
         """Add bars behind all that is there, as `append` does one by one.
@@ -189,7 +204,39 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         DataError
             If a bar is not later than the one before it; the bars before that one were added.
         """
-        self._append_columns(*self._checked(ts_ms, ohlcv))
+        opens, rows = self._checked(ts_ms, ohlcv)
+        self._append_columns(opens, rows)
+        for listener in self._listeners:
+            for bar in zip(opens.tolist(), *rows.tolist(), strict=True):
+                listener.take(*bar)
+
+    def history(self) -> Columns:
+        """Return the bars of this run's columns that its dates let in; opens and rows as in `set_columns`."""
+        ts_ms, ohlcv = self._history
+        from_ms, to_ms = self._span()
+        low, high = ts_ms.searchsorted(from_ms), ts_ms.searchsorted(to_ms, "right")
+        return ts_ms[low:high], ohlcv[:, low:high]
+
+    def since_ms(self) -> int | None:
+        """Return from when on no bar is missing, in ms UTC; None before the first bar."""
+        ts_ms, _ = self.history()
+        return int(ts_ms[0]) if len(ts_ms) else None
+
+    def tell(self, listener: Listener) -> None:
+        """Let a listener hear, until the end of this run, what is appended from now on."""
+        self._listeners += (listener,)
+        # On the feed itself: the others keep the methods in C.
+        self.__dict__.update(append=self._append_and_tell, finish=self._finish_and_tell)
+
+    def _append_and_tell(self, ts_ms: int, *values: float) -> None:
+        Cursor.append(self, ts_ms, *values)
+        for listener in self._listeners:
+            listener.take(ts_ms, *values)
+
+    def _finish_and_tell(self) -> None:
+        Cursor.finish(self)
+        for listener in self._listeners:
+            listener.finish()
 
     def _checked(self, ts_ms: npt.ArrayLike, ohlcv: npt.ArrayLike) -> Columns:
         opens = np.ascontiguousarray(ts_ms, dtype=np.int64)
@@ -207,6 +254,10 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         """Forget the last run and take the ``columns`` parameter."""
         super().start()
         self._rewind_source()
+        self._history = np.empty(0, np.int64), np.empty((5, 0))
+        if self._listeners:
+            self._listeners = ()
+            del self.__dict__["append"], self.__dict__["finish"]
         if self.p.columns is not None:
             self.set_columns(*self.p.columns)
 
@@ -296,6 +347,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         Bars stamped with their close end a day at 00:00 of the next: with backtrader's default end of session,
         10 microseconds earlier, a day that is resampled from them would lose its last bar to the day after.
         """
+        if self._stamp == "close" and self._calendar is not None and len(self):
+            return self._calendars_eos()
         if self._stamp != "close" or self._calendar is not None or self.p.sessionend != NO_SESSIONEND or not len(self):
             return cast("tuple[dt.datetime, float]", super()._getnexteos())
         now = bt.num2date(self.lines.datetime[0])
@@ -303,6 +356,19 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         while now > end:
             end += dt.timedelta(days=1)
         return end, bt.date2num(end)
+
+    def _calendars_eos(self) -> tuple[dt.datetime, float]:
+        # A bar belongs to the session that its last moment is in; a session that ends with the day ends at midnight.
+        moment = bt.num2date(self.lines.datetime[0]) - ONE_MS
+        # Asked for a time after the close, backtrader's calendar counts days without end: it is asked for midnights,
+        # from the day before on, whose session may end today in UTC.
+        day = dt.datetime.combine(moment.date(), dt.time.min) - ONE_DAY
+        while True:
+            _, end = self._calendar.schedule(day, self._tz)
+            end += dt.timedelta(microseconds=-end.microsecond % 1_000)
+            if moment < end:
+                return end, bt.date2num(end)
+            day += ONE_DAY
 
     # Too little data
 

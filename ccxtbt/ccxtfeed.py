@@ -5,19 +5,26 @@ from __future__ import annotations
 import calendar
 import datetime as dt
 import logging
+import math
 from collections import deque
 from concurrent.futures import Future
 from typing import Any, get_args
+
+import backtrader as bt
+import numpy as np
 
 from ccxtbt.bulkfeed import BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore, open_archive
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import as_ours
+from ccxtbt.forming import FormingBar, Glimpse
+from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
 from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, Source, State
-from ccxtbt.resampled import LiveClone, waits
+from ccxtbt.market.sessions import Sessions
+from ccxtbt.resampled import BarClone, BarReplayer, BarResampler, LiveClone, ResampledFeed, waits
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +109,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         History only; also spelled ``live=False``.
     stamp : str or None
         What the datetime of a bar says (see `BulkFeed`).
+    partial : bool
+        Deliver the forming bar too, as backtrader's replay does: `next()` is called with the same length of the data
+        and other values until the bar is closed. `forming` tells which it is; the datetime of a forming bar is the
+        time at which it was seen.
+    align : float or None
+        Live bars that close together are held back until all feeds with ``align`` have theirs, so that a strategy
+        gets one `next()` for all of them, but no longer than so many seconds; a market that has fallen silent is not
+        waited for. None: each bar comes at once.
+    sessions : Session, tuple, dict or list of these, optional
+        Trading hours: only bars that open within them are delivered, in history and live. A tuple is start, end, days
+        and time zone, such as ``('09:30', '16:00', 'mon-fri', 'America/New_York')``; see `ccxtbt.market.sessions`.
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     archive : bool, path or None
@@ -121,7 +139,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         that was last opened there, if there is one.
     backfill_start, ohlcv_limit, drop_newest, debug
         Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
-        change nothing: paging never stops short, and a forming bar is never delivered.
+        change nothing: paging never stops short, and a forming bar is delivered with ``partial=True`` alone.
 
     Raises
     ------
@@ -143,6 +161,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("progress", None),
         ("source", "auto"),
         ("gaps", "none"),
+        ("partial", False),
+        ("align", None),
+        ("sessions", None),
     )
 
     store: CCXTStore
@@ -151,6 +172,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         super().__init__()
         self._held: deque[list[Bar] | State | Exception] = deque()
         self._sink: _Sink | None = None
+        self._hours: Sessions | None = None
+        self._forming: FormingBar | None = None
+        # Open of the last closed bar that came, in a session or not.
+        self.given_ms: int | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
         self.counts = Counts()
@@ -159,19 +184,61 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Whether live bars follow the history."""
         return not self.p.historical
 
+    @property
+    def forming(self) -> bool:
+        """Whether the last bar is still forming; only with ``partial=True``."""
+        return self._forming is not None and self._forming.shown
+
+    def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
+        """Bound the memory of the lines; cerebro calls it. A forming bar needs the room of a replayed one."""
+        super().qbuffer(savemem, replaying=replaying or self.p.partial)
+
     def clone(self, **kwargs: Any) -> Any:
         """Return a data over this one, for cerebro to resample or replay."""
-        return LiveClone(dataname=self, **kwargs) if self.islive() else super().clone(**kwargs)
+        self._refuse_partial()
+        return (LiveClone if self.islive() else BarClone)(dataname=self, **kwargs)
+
+    def resampled(self, timeframe: int | str, compression: int = 1, **kwargs: Any) -> ResampledFeed:
+        """Return coarser bars of this feed, to be added to cerebro after it: as `cerebro.resampledata`, but faster.
+
+        Parameters
+        ----------
+        timeframe, compression : int
+            backtrader's pair; ``timeframe`` may also be text such as ``'1h'``.
+        **kwargs
+            As `ResampledFeed`'s.
+
+        Returns
+        -------
+        ResampledFeed
+        """
+        if isinstance(timeframe, str):
+            timeframe, compression = timeframes.to_backtrader(timeframe)
+        return ResampledFeed(base=self, timeframe=timeframe, compression=compression, **kwargs)
+
+    def since_ms(self) -> int | None:
+        """Return from when on no bar is missing, in ms UTC: the first date asked for, or the first bar."""
+        start_ms, _ = self._span_ms()
+        return super().since_ms() if start_ms is None else start_ms
 
     def resample(self, **kwargs: Any) -> None:
         """Let this feed's bars be resampled; cerebro calls it."""
-        super().resample(**kwargs)
+        self._refuse_partial()
+        self.addfilter(BarResampler, **kwargs)
         self._close_alone()
 
     def replay(self, **kwargs: Any) -> None:
         """Let this feed's bars be replayed; cerebro calls it."""
-        super().replay(**kwargs)
+        self._refuse_partial()
+        self.addfilter(BarReplayer, **kwargs)
         self._close_alone()
+
+    def _refuse_partial(self) -> None:
+        if self.p.partial:
+            raise ConfigError(
+                f"{self.p.dataname} delivers its forming bar, which cannot be filtered, resampled or replayed: take "
+                "partial=True out, or use a second feed without it, or data.resampled()."
+            )
 
     def _close_alone(self) -> None:
         # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
@@ -195,6 +262,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Get the history of all feeds of this cerebro side by side, and wait for this one's."""
         super().start()
         self._held.clear()
+        self._watch_forming()
         self.store.start()
         feeds = [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]
         try:
@@ -209,10 +277,38 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
         self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
-        self.set_columns(ts_ms, ohlcv)
+        self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
+        self.set_columns(*self._in_session(ts_ms, ohlcv))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def _watch_forming(self) -> None:
+        self._forming = None
+        if self.p.partial and self.islive():
+            if self._filters:
+                self._refuse_partial()
+            self._forming = FormingBar(self)
+            # On the feed itself: the others keep the methods in C.
+            self.__dict__.update(next=self._forming.next, rewind=self._forming.rewind)
+
+    def _in_session(self, ts_ms: Any, ohlcv: Any) -> Any:
+        """Leave out the bars that open outside of trading hours."""
+        if self._hours is None:
+            return ts_ms, ohlcv
+        inside = self._hours.mask(ts_ms)
+        logger.info("%s: %d of %d bars lie in the sessions.", self.p.dataname, inside.sum(), len(ts_ms))
+        return ts_ms[inside], ohlcv[:, inside]
+
+    def _checked_hours(self) -> Sessions | None:
+        if self.p.sessions is None:
+            return None
+        if self.p.timeframe >= bt.TimeFrame.Days:
+            raise ConfigError(
+                f"sessions= picks bars by their opening time, but the bars of {self.p.dataname} last a day or more: "
+                "ask for finer ones, and resample those."
+            )
+        return Sessions(self.p.sessions, self._gettz())
 
     def _choose_stamp(self) -> Stamp:
         stamp = super()._choose_stamp()
@@ -248,12 +344,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         store = self.store
         self.check()
         store.start()
-        sink = _Sink(self)
+        symbol = store.checked_symbol(self.p.dataname, "dataname")
+        self._hours = self._checked_hours()
+        timeframe = self._length()
+        sink = _Sink(self, timeframe)
         pipeline = Pipeline(
             store.connection,
             None if self.p.historical else store.streams,
-            store.checked_symbol(self.p.dataname, "dataname"),
-            self._length(),
+            symbol,
+            timeframe,
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
@@ -282,7 +381,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     @property
     def ready(self) -> bool:
         """Whether a pass of cerebro would find something here."""
-        return bool(self.pending or self._held or self.notifs or len(self) < self.buflen())
+        glimpsed = self._forming is not None and self._forming.waiting
+        return bool(self.pending or self._held or self.notifs or len(self) < self.buflen() or glimpsed)
 
     def receive(self, item: list[Bar] | State | Exception) -> None:
         """Take bars or a change of state from the inbox, in the order in which they happened."""
@@ -296,6 +396,16 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         else:
             self._tell(item)
 
+    def glimpse(self, bar: Bar, at_ms: int, after_ms: int | None) -> None:
+        """Take the forming bar as it was at a time of the exchange's clock, and the closed one that it follows."""
+        if self._forming is None or (self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]):
+            return
+        # Seen within the bar: its end is the stamp of the closed one.
+        stamp_ms = bar.ts_ms
+        if self._stamp != "open":
+            stamp_ms = max(bar.ts_ms + 1, min(at_ms, self._stamp_of(bar.ts_ms) - 1))
+        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms))
+
     def _tell(self, state: State | Exception) -> None:
         if isinstance(state, Exception):
             raise state
@@ -304,7 +414,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self.put_notification(getattr(self, state.name))
 
     def _queue_bars(self, bars: list[Bar]) -> None:
+        self.given_ms = bars[-1].ts_ms
         for bar in bars:
+            if self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]:
+                continue
             self.append(*bar[:6])
             origin = bar.origin.name.lower()
             self.origins[origin] = self.origins.get(origin, 0) + 1
@@ -336,6 +449,12 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             raise ConfigError(f"{name}={value!r} of {self.p.dataname} is unknown: give one of {', '.join(offered)}.")
         return value
 
+    def _checked_grace_s(self) -> float:
+        align = self.p.align
+        if align is not None and (not isinstance(align, (int, float)) or not 0 <= align < math.inf):
+            raise ConfigError(f"align={align!r} of {self.p.dataname} is no time to wait: give seconds, such as 0.3.")
+        return (align or 0.0) / self.store.connection.clock.rate
+
     def _span_ms(self) -> tuple[int | None, int | None]:
         start, end = self.p.fromdate, self.p.todate
         if start is not None and end is not None and self._utc_ms(start) > self._utc_ms(end):
@@ -358,7 +477,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __getstate__(self) -> Any:
         attributes, cursor = super().__getstate__()
         # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
-        for name in ("store", "_store", "_sink"):
+        for name in ("store", "_store", "_sink", "_forming"):
             attributes.pop(name, None)
         return attributes, cursor
 
@@ -369,12 +488,21 @@ class _Sink:
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
-    partial = False
-
-    def __init__(self, feed: CCXTFeed) -> None:
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe) -> None:
         self.feed = feed
+        self._timeframe = timeframe
         self._inbox = feed.store.inbox
+        self._grace_s = feed._checked_grace_s()
+        self._last_ms: int | None = None
+        self._live = False
+        self.partial = bool(feed.p.partial)
+        self._glimpse = _Glimpses(feed, self)
         self.promise: Future[Any] = Future()
+
+    def forming(self, bar: Bar) -> None:
+        at_ms = self.feed.store.connection.clock.now_ms()
+        if self._glimpse.put(bar, at_ms, self._last_ms):
+            self._inbox.put(self._glimpse, None)
 
     def receive(self, item: list[Bar] | State | Exception) -> None:
         """Hand an item on; runs on cerebro's thread."""
@@ -382,6 +510,7 @@ class _Sink:
             self.feed.receive(item)
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.promise.set_result((ts_ms, ohlcv, origin))
 
     def failed(self, error: Exception) -> None:
@@ -391,17 +520,23 @@ class _Sink:
             self.promise.set_exception(error)
 
     def bars(self, bars: list[Bar]) -> None:
-        self._inbox.put(self, bars)
-
-    def forming(self, bar: Bar) -> None:
-        """Leave the bar that forms alone: nobody asks for it."""
+        self._last_ms = bars[-1].ts_ms
+        self._inbox.put(self, bars, self._slot(gather=len(bars) == 1))
 
     def state(self, state: State, reason: str) -> None:
         name = self.feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
             self.feed.store.put_notification(f"{name} cannot be streamed: {reason}")
-        self._inbox.put(self, state)
+        self._live = state is State.LIVE
+        self._inbox.put(self, state, self._slot(gather=False))
+
+    def _slot(self, *, gather: bool) -> Slot | None:
+        """Say with which bars of other feeds the last one gathers, and when the next is to be expected."""
+        if not self._grace_s or not self._live or self._last_ms is None:
+            return None
+        close_ms = timeframes.next_ms(self._timeframe, self._last_ms)
+        return Slot(close_ms if gather else None, timeframes.next_ms(self._timeframe, close_ms), self._grace_s)
 
     def correction(self, kept: Bar | None, came: Bar) -> None:
         self.feed.corrections += 1
@@ -409,6 +544,27 @@ class _Sink:
         text = f"{self.feed.p.dataname}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
         self.feed.store.put_notification(text)
+
+
+class _Glimpses:
+    """The newest glimpse of a forming bar, on its way to cerebro's thread: a slow strategy skips the older ones."""
+
+    def __init__(self, feed: CCXTFeed, sink: _Sink) -> None:
+        self.feed = feed
+        self._sink = sink
+        self._newest: deque[tuple[Bar, int, int | None]] = deque(maxlen=1)
+
+    def put(self, *glimpse: Any) -> bool:
+        """Take a glimpse on the I/O thread; return whether one must be told that there is one."""
+        waits = bool(self._newest)
+        self._newest.append(glimpse)
+        return not waits
+
+    def receive(self, item: None) -> None:
+        """Hand the newest on; runs on cerebro's thread."""
+        glimpse = self._newest.popleft()
+        if self.feed._sink is self._sink:
+            self.feed.glimpse(*glimpse)
 
 
 CCXTStore.DataCls = CCXTFeed

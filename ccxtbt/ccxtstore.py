@@ -529,6 +529,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             reached = self.inbox.drain()
         if reached:
             self._patience_s = FIRST_SLEEP_S
+            # A feed is reached through the sink of its run.
             # One pass of cerebro takes one bar of a feed: who was given several must be looked at until all are gone.
             self._awake.update(feed for each in reached if (feed := getattr(each, "feed", None)) is not None)
 

@@ -1,5 +1,7 @@
 """Bars through ccxt's real class, over real HTTP and WebSocket: history, hand-over, live, breaks."""
 
+import datetime as dt
+
 import backtrader as bt
 import pytest
 
@@ -116,12 +118,42 @@ def test_a_doubled_and_a_reordered_frame_change_nothing(simulator):
     assert_equals_exchange(server, watcher, feed, "1s", start_of(feed))
 
 
+def test_feeds_of_one_market_and_timeframe_share_a_subscription(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server)
+    start = ago(server, minutes=2)
+    feeds = [store.getdata(dataname="BTC/USDT", name=name, fromdate=start, **SECONDS) for name in ("one", "two")]
+    watcher = run(store, *feeds, until=lambda w: all(live_bars(feed, 5)(w) for feed in feeds))
+    for feed in feeds:
+        assert_equals_exchange(server, watcher, feed, "1s", start_of(feed))
+    assert len(store.streams._subscriptions) == 1
+    assert server.connects == 1
+
+
+def test_a_time_zone_moves_dates_and_what_a_strategy_is_told_live_as_in_history(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server)
+    start = ago(server, minutes=2)
+    told = []
+    feed = store.getdata(
+        dataname="BTC/USDT", fromdate=start + dt.timedelta(hours=5, minutes=30), tz="Asia/Kolkata", **SECONDS
+    )
+    watcher = run(
+        store, feed, until=live_bars(feed, 5), act=lambda w: told.append((feed.datetime.datetime(0), feed.datetime[0]))
+    )
+    assert_equals_exchange(server, watcher, feed, "1s", int(start.replace(tzinfo=dt.UTC).timestamp()) * 1_000)
+    half_past_five = dt.timedelta(hours=5, minutes=30)
+    assert all(abs(local - bt.num2date(num) - half_past_five) < dt.timedelta(milliseconds=1) for local, num in told)
+
+
 def test_without_a_first_date_only_live_bars_come(simulator):
     server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", **SECONDS)
     watcher = run(store, feed, until=live_bars(feed, 5))
     assert watcher.states[feed] == ["LIVE"]
+    # Strategies of old set their flag there and look at it with the first bar.
+    assert watcher.bars_at_state[feed] == [0]
     assert_equals_exchange(server, watcher, feed, "1s", int(watcher.seen[feed][0][0]) - 1_000)
 
 

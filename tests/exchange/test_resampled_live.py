@@ -1,9 +1,13 @@
-"""Data that backtrader resamples from a live feed: their bars close by their own data."""
+"""Data that backtrader resamples or replays from a live feed: their bars close by their own data, as in a backtest."""
+
+from dataclasses import replace
 
 import backtrader as bt
+import pytest
 
+from ccxtbt.errors import ConfigError
 from simulated import BTC, ETH
-from watching import Watcher, ago, store_of
+from watching import Watcher, ago, prices, run, stamp_ms, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -60,3 +64,195 @@ def test_a_resampled_feed_beside_another_market(simulator):
     first_ms, last_ms = fine._utc_ms(fine.p.fromdate), int(seen[-1][0]) - 1
     rows = market.klines("1s", start_ms=first_ms, end_ms=last_ms, limit=1_000, now_ms=server.clock.now_ms())
     assert seen == five([(row[0] + 1_000, *map(float, row[1:6])) for row in rows])
+
+
+FIVE = {"timeframe": bt.TimeFrame.Seconds, "compression": 5}
+
+
+class Record(Watcher):
+    """Writes down what a strategy sees in each `next`: of each data its length, its bar, and an average over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+        self.averages = [bt.indicators.EMA(data, period=2) for data in self.datas]
+
+    def next(self):
+        self.rows.append(
+            [
+                (len(data), stamp_ms(data), *(line[0] for line in prices(data)), average[0] if len(data) > 1 else None)
+                for data, average in zip(self.datas, self.averages, strict=True)
+                if len(data)
+            ]
+        )
+        self.look()
+
+
+def plain_and_resampled(cerebro, fine, other):
+    cerebro.adddata(fine)
+    cerebro.resampledata(fine, **FIVE)
+
+
+def plain_and_replayed(cerebro, fine, other):
+    cerebro.adddata(fine)
+    cerebro.replaydata(fine, **FIVE)
+
+
+def all_at_once(cerebro, fine, other):
+    cerebro.adddata(fine)
+    cerebro.resampledata(fine, **FIVE)
+    cerebro.replaydata(fine, timeframe=bt.TimeFrame.Seconds, compression=10)
+    cerebro.resampledata(fine, timeframe=bt.TimeFrame.Minutes, compression=1)
+
+
+def resampled_alone(cerebro, fine, other):
+    cerebro.resampledata(fine, **FIVE)
+
+
+def replayed_alone(cerebro, fine, other):
+    cerebro.replaydata(fine, **FIVE)
+
+
+def resampled_beside_another(cerebro, fine, other):
+    cerebro.adddata(other)
+    cerebro.resampledata(fine, **FIVE)
+
+
+def replayed_beside_another(cerebro, fine, other):
+    cerebro.adddata(other)
+    cerebro.replaydata(fine, **FIVE)
+
+
+def recorded(store, build, feeds, **params):
+    cerebro = bt.Cerebro(stdstats=False)
+    build(cerebro, *feeds)
+    cerebro.addstrategy(Record, **{"until": lambda w: False, **params})
+    try:
+        (watcher,) = cerebro.run()
+    finally:
+        store.stop()
+    assert not watcher.timed_out
+    return watcher.rows
+
+
+@pytest.mark.parametrize(
+    "build", [plain_and_resampled, plain_and_replayed, all_at_once, resampled_alone, replayed_alone]
+)
+def test_a_live_run_sees_what_a_backtest_sees(simulator, build):
+    server = simulator((replace(BTC, trades_per_minute=90),), history_ms=HOUR_MS, speed=40)
+    store = store_of(server)
+    start = ago(server, minutes=2)
+    fine = store.getdata(dataname="BTC/USDT", fromdate=start, **SECONDS)
+    live = recorded(store, build, (fine, None), until=lambda w: fine.origins.get("ws", 0) >= 60)
+    store = store_of(server)
+    fine = store.getdata(dataname="BTC/USDT", fromdate=start, historical=True, **SECONDS)
+    past = recorded(store, build, (fine, None))
+    assert len(live) > 60 / (5 if build is resampled_alone else 1)
+    assert live == past[: len(live)]
+
+
+@pytest.mark.parametrize("build", [resampled_beside_another, replayed_beside_another])
+def test_beside_another_market_each_data_is_what_it_is_in_a_backtest(simulator, build):
+    server = simulator((replace(BTC, trades_per_minute=90), ETH), history_ms=HOUR_MS, speed=40)
+    start = ago(server, minutes=2)
+
+    def closed(rows, which):
+        """The last that was seen of each bar but the last, which may go on."""
+        return [row[:-1] for row in {row[which][0]: row[which] for row in rows if len(row) > which}.values()][:-1]
+
+    runs = []
+    for historical in (False, True):
+        store = store_of(server)
+        feeds = [
+            store.getdata(dataname=f"{base}/USDT", fromdate=start, historical=historical, **SECONDS)
+            for base in ("BTC", "ETH")
+        ]
+        until = (lambda w: False) if historical else (lambda w: feeds[0].origins.get("ws", 0) >= 60)  # noqa: B023
+        runs.append(recorded(store, build, feeds, until=until))
+    live, past = runs
+    assert len(live) > 60
+    for which in (0, 1):
+        seen = closed(live, which)
+        assert len(seen) > 20
+        assert seen == closed(past, which)[: len(seen)]
+
+
+def run_bulk(server, *frames, until, **kwargs):
+    """Run seconds of BTC with bulk feeds of coarser bars beside them."""
+    store = store_of(server)
+    fine = store.getdata(dataname="BTC/USDT", **SECONDS, **kwargs)
+    coarser = [fine.resampled(text) for text in frames]
+    watcher = run(store, fine, *coarser, until=lambda w: until(w, fine))
+    return watcher, fine, coarser
+
+
+def assert_closes_in_time(watcher, fine, made, length_ms, first_ms):
+    """Hold coarser bars to the seconds that the same strategy saw: each whole, and in the pass that ended it."""
+    expected, rows = [], {}
+    for bar in watcher.seen[fine]:
+        end = -(-int(bar[0]) // length_ms) * length_ms
+        rows.setdefault(end, []).append(bar)
+    over_ms = watcher.seen[fine][-1][0]
+    for end, bars in rows.items():
+        if end - length_ms >= first_ms and (bars[-1][0] == end or end < over_ms):
+            highs, lows = [bar[2] for bar in bars], [bar[3] for bar in bars]
+            expected.append((end, bars[0][1], max(highs), min(lows), bars[-1][4], sum(bar[5] for bar in bars)))
+    assert len(expected) >= 3
+    seen = watcher.seen[made]
+    assert [bar[:5] for bar in seen] == [bar[:5] for bar in expected]
+    assert [bar[5] for bar in seen] == pytest.approx([bar[5] for bar in expected], rel=1e-12)
+
+
+def test_a_bulk_feed_of_coarser_bars_goes_on_live(simulator):
+    server = simulator((replace(BTC, trades_per_minute=90),), history_ms=HOUR_MS, speed=40)
+    start = ago(server, minutes=2)
+    watcher, fine, coarser = run_bulk(
+        server, "5s", "15s", "1m", fromdate=start, until=lambda w, f: f.origins.get("ws", 0) >= 80
+    )
+    for made, length_ms in zip(coarser, (5_000, 15_000, 60_000), strict=True):
+        assert_closes_in_time(watcher, fine, made, length_ms, fine._utc_ms(start))
+
+
+def test_a_bulk_feed_begins_with_the_first_whole_bar(simulator):
+    server = simulator((replace(BTC, quiet=0.0, trades_per_minute=6_000),), history_ms=HOUR_MS, speed=20)
+    watcher, fine, (made,) = run_bulk(server, "7s", until=lambda w, f: f.origins.get("ws", 0) >= 40)
+    assert_closes_in_time(watcher, fine, made, 7_000, int(watcher.seen[fine][0][0]) - 1_000)
+
+
+def test_a_bulk_feed_ends_with_the_feed_that_it_is_made_of(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=20)
+    span = {"fromdate": ago(server, minutes=2), "todate": ago(server, minutes=-1)}
+    watcher, fine, (made,) = run_bulk(server, "5s", until=lambda w, f: False, **span)
+    assert watcher.states[fine] == ["DELAYED", "LIVE", "DISCONNECTED"]
+    assert_closes_in_time(watcher, fine, made, 5_000, fine._utc_ms(fine.p.fromdate))
+
+
+def of_opens(store):
+    fine = store.getdata(dataname="BTC/USDT", stamp="open", historical=True, **SECONDS)
+    return fine, fine.resampled("5s")
+
+
+def of_filtered(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, **SECONDS)
+    fine.addfilter_simple(lambda data: True)
+    return fine, fine.resampled("5s")
+
+
+def added_first(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, **SECONDS)
+    return fine.resampled("5s"), fine
+
+
+def not_divided(store):
+    fine = store.getdata(dataname="BTC/USDT", historical=True, timeframe="3m")
+    return fine, fine.resampled("5m")
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [(of_opens, "stamp='open'"), (of_filtered, "resampledata"), (added_first, "adddata"), (not_divided, "5m")],
+)
+def test_coarser_bars_that_would_be_wrong_are_refused(simulator, build, sentence):
+    store = store_of(simulator((BTC,), history_ms=HOUR_MS))
+    with pytest.raises(ConfigError, match=sentence):
+        run(store, *build(store), until=lambda w: False)

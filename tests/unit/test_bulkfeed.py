@@ -12,6 +12,7 @@ import pytest
 
 from ccxtbt.bulkfeed import BulkFeed, localizable
 from ccxtbt.errors import ConfigError, DataError
+from ccxtbt.resampled import ResampledFeed
 from reference import lines as reference
 from reference.lines import DAY_MS, START_MS, Chooser, bulk, cerebro_of, columns, pandas, record
 
@@ -276,6 +277,30 @@ def test_optimisation_in_several_processes(kwargs):
     assert expected[0][1] != expected[1][1]
     assert optimise(bulk, maxcpus=1) == expected
     assert optimise(bulk, maxcpus=2, **kwargs) == expected
+
+
+class Counting(bt.Strategy):
+    params = (("period", 2),)
+
+    def __init__(self):
+        self.average = bt.indicators.SMA(self.data1, period=self.p.period)
+
+    def stop(self):
+        self.end = (len(self.data0), len(self.data1), self.data1.datetime[0], self.average[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_coarser_bars_travel_to_the_processes_of_an_optimisation():
+    bars = columns(300)
+    cerebro = bt.Cerebro(stdstats=False, maxcpus=2, optreturn=False)
+    minutes = BulkFeed(columns=bars, timeframe=MINUTES)
+    cerebro.adddata(minutes)
+    cerebro.adddata(ResampledFeed(base=minutes, timeframe=MINUTES, compression=15))
+    cerebro.optstrategy(Counting, period=[2, 3])
+    (two,), (three,) = cerebro.run()
+    assert two.end[:2] == three.end[:2] == (300, 20)
+    closes = bars[1][3][14::15]
+    assert [two.end[3], three.end[3]] == pytest.approx([closes[-2:].mean(), closes[-3:].mean()])
 
 
 @pytest.mark.soak

@@ -22,6 +22,8 @@ FRONTS = {
     "mailbox",
     "metrics",
     "resampled",
+    "gathering",
+    "forming",
 }
 TOP = {"cli", "demo", "__main__"}
 GROUND = {"errors", "market.timeframes", "exchange.facts"}
