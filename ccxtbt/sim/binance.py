@@ -12,7 +12,7 @@ from ccxtbt.sim.binance_limits import Limits, Usage, weight_of
 from ccxtbt.sim.binance_rest import Rest
 from ccxtbt.sim.binance_streams import Deliver, MarketStreams
 from ccxtbt.sim.binance_user import Request, UserSockets
-from ccxtbt.sim.events import BalanceEvent, OrderEvent
+from ccxtbt.sim.events import BalanceEvent, ListEvent, OrderEvent
 
 if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
@@ -52,7 +52,7 @@ class Binance:
     def publish(self, events: Iterable[Event], now_ms: int) -> None:
         """Send events to whom they concern, in their order."""
         for event in events:
-            if isinstance(event, (OrderEvent, BalanceEvent)):
+            if isinstance(event, (OrderEvent, ListEvent, BalanceEvent)):
                 self.users.publish(event, now_ms)
             else:
                 self.streams.publish(event, now_ms)

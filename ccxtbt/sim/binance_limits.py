@@ -65,6 +65,14 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/order"): 4,
     ("DELETE", "/api/v3/order"): 1,
     ("POST", "/api/v3/order/cancelReplace"): 1,
+    ("POST", "/api/v3/order/oco"): 1,
+    ("POST", "/api/v3/orderList/oco"): 1,
+    ("POST", "/api/v3/orderList/oto"): 1,
+    ("POST", "/api/v3/orderList/otoco"): 1,
+    ("DELETE", "/api/v3/orderList"): 1,
+    ("GET", "/api/v3/orderList"): 4,
+    ("GET", "/api/v3/openOrderList"): 6,
+    ("GET", "/api/v3/allOrderList"): 20,
     ("GET", "/api/v3/openOrders"): _by_symbols(6, 80),
     ("DELETE", "/api/v3/openOrders"): 1,
     ("GET", "/api/v3/allOrders"): 20,
@@ -82,6 +90,14 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("WS", "order.test"): 1,
     ("WS", "order.status"): 4,
     ("WS", "order.cancel"): 1,
+    ("WS", "orderList.place"): 1,
+    ("WS", "orderList.place.oco"): 1,
+    ("WS", "orderList.place.oto"): 1,
+    ("WS", "orderList.place.otoco"): 1,
+    ("WS", "orderList.cancel"): 1,
+    ("WS", "orderList.status"): 4,
+    ("WS", "openOrderLists.status"): 6,
+    ("WS", "allOrderLists"): 20,
     ("WS", "openOrders.status"): _by_symbols(6, 80),
     ("WS", "openOrders.cancelAll"): 1,
     ("WS", "allOrders"): 20,
@@ -224,21 +240,21 @@ class Usage:
         """Lift all bans."""
         self._banned_until_ms.clear()
 
-    def check_order(self, account: str) -> None:
-        """Raise -1015 (429, no Retry-After) if the account may not place another order now."""
+    def check_order(self, account: str, orders: int = 1) -> None:
+        """Raise -1015 (429, no Retry-After) if the account may not place that many orders more now."""
         now_ms = self._now_ms()
         for counter, limit, name in (
             (self._orders_10s, self.limits.orders_per_10s, "10 SECOND"),
             (self._orders_day, self.limits.orders_per_day, "1 DAY"),
         ):
-            if counter.add(account, 0, now_ms) >= limit:
+            if counter.add(account, 0, now_ms) + orders > limit:
                 raise Refusal(429, -1015, f"Too many new orders; current limit is {limit} orders per {name}.")
 
-    def count_order(self, account: str) -> None:
-        """Count one order that was taken."""
+    def count_order(self, account: str, orders: int = 1) -> None:
+        """Count orders that were taken."""
         now_ms = self._now_ms()
-        self._orders_10s.add(account, 1, now_ms)
-        self._orders_day.add(account, 1, now_ms)
+        self._orders_10s.add(account, orders, now_ms)
+        self._orders_day.add(account, orders, now_ms)
 
     def orders(self, account: str) -> tuple[int, int]:
         """Return the orders of an account in the current 10 s and in the current day."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from ccxtbt.sim import binance_lists
 from ccxtbt.sim.binance_access import (
     Params,
     Refusal,
@@ -63,7 +64,7 @@ class Rest:
         self.usage = usage
         self.market_data = MarketData(exchange, usage)
         self.trading = Trading(exchange, usage)
-        self.endpoints = _endpoints(self.market_data, self.trading)
+        self.endpoints = _endpoints(self.market_data, self.trading, binance_lists.ListTrading(exchange, usage))
 
     def answer(self, method: str, path: str, query: str, body: str, api_key: str | None, address: str) -> Answer:
         """Carry out one request.
@@ -164,7 +165,9 @@ _NEW_ORDER = frozenset(
 )
 
 
-def _endpoints(market_data: MarketData, trading: Trading) -> dict[tuple[str, str], Endpoint]:
+def _endpoints(
+    market_data: MarketData, trading: Trading, lists: binance_lists.ListTrading
+) -> dict[tuple[str, str], Endpoint]:
     """Return the table of all endpoints."""
 
     def public(handler: Callable[[Params], Any], *names: str) -> Endpoint:
@@ -206,6 +209,14 @@ def _endpoints(market_data: MarketData, trading: Trading) -> dict[tuple[str, str
             | {"cancelReplaceMode", "cancelNewClientOrderId", "cancelOrderId", "cancelOrigClientOrderId"}
             | {"cancelRestrictions", "orderRateLimitExceededMode"},
         ),
+        ("POST", "order/oco"): Endpoint(None, lists.place_old_oco, binance_lists.OLD_OCO),
+        ("POST", "orderList/oco"): Endpoint(None, lists.place_oco, binance_lists.OCO),
+        ("POST", "orderList/oto"): Endpoint(None, lists.place_oto, binance_lists.OTO),
+        ("POST", "orderList/otoco"): Endpoint(None, lists.place_otoco, binance_lists.OTOCO),
+        ("DELETE", "orderList"): signed(lists.cancel, "symbol", "orderListId", "listClientOrderId", "newClientOrderId"),
+        ("GET", "orderList"): signed(lists.query, "orderListId", "origClientOrderId"),
+        ("GET", "openOrderList"): signed(lists.open_lists),
+        ("GET", "allOrderList"): signed(lists.all_lists, "fromId", "startTime", "endTime", "limit"),
         ("GET", "openOrders"): signed(trading.open_orders, "symbol"),
         ("DELETE", "openOrders"): signed(trading.cancel_all, "symbol"),
         ("GET", "allOrders"): signed(trading.all_orders, "symbol", "orderId", "startTime", "endTime", "limit"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ccxtbt.sim.account import Account
 from ccxtbt.sim.market import Trade
-from ccxtbt.sim.orders import Fill, Order, Status
+from ccxtbt.sim.orders import Fill, Order, OrderList, Status
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,4 +96,14 @@ class BalanceEvent:
     changes: tuple[tuple[str, Decimal, Decimal], ...]
 
 
-Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent
+@dataclass(slots=True, frozen=True)
+class ListEvent:
+    """A change of an order list: it was placed, its pending orders were, or (`is_done`) it has ended."""
+
+    ts_ms: int
+    account: Account
+    order_list: OrderList
+    is_done: bool
+
+
+Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent

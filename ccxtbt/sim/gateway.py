@@ -190,7 +190,7 @@ class Gateway:
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""
-        if method != "POST" or path != "/api/v3/order":
+        if method != "POST" or not path.startswith("/api/v3/order"):
             return
         if self._reports == "before" or (self._reports == "mixed" and next(self._orders) % 2 == 0):
             self.binance.publish(self.exchange.drain(), self.clock.now_ms())
@@ -332,7 +332,7 @@ class Gateway:
         if instead is None or instead.args["taken"]:
             self.pump()
             answer = self.binance.answer_socket(connection, request)
-            self._report("POST" if request.method == "order.place" else "WS", "/api/v3/order")
+            self._report("POST" if ".place" in request.method else "WS", "/api/v3/order")
         if instead is not None:
             body = instead.args["body"]
             answer = b'{"id":%b,"status":%d,"error":%b}' % (
