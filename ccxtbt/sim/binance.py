@@ -27,6 +27,8 @@ class Opening(NamedTuple):
     socket: Socket
     streams: list[str]
     combined: bool
+    #: Whether it is the futures exchange's.
+    usdm: bool = False
 
 
 class Binance:
@@ -94,6 +96,9 @@ def without_host(path: str) -> str:
 def opening(path: str, query: str) -> Opening | None:
     """Read what a WebSocket client connects to; None if there is no such address."""
     parts = path.strip("/").split("/")
+    if parts[0] in {"public", "market"}:
+        inner = opening("/".join(parts[1:]), query)
+        return None if inner is None else inner._replace(usdm=True)
     if parts[0] == "ws-api" and parts[1:] in ([], ["v3"]):
         return Opening("user", [], combined=False)
     if parts[0] == "ws":

@@ -16,7 +16,7 @@ Params = Mapping[str, str]
 Weight = int | Callable[[Params], int]
 
 
-def _by_limit(default: int, *steps: tuple[int, int]) -> Weight:
+def by_limit(default: int, *steps: tuple[int, int]) -> Weight:
     """Weight by ``limit``: the weight of the first step whose bound is not exceeded."""
 
     def weight(params: Params) -> int:
@@ -27,7 +27,7 @@ def _by_limit(default: int, *steps: tuple[int, int]) -> Weight:
     return weight
 
 
-def _by_symbols(one: int, many: int, *, up_to_20: int | None = None, up_to_100: int | None = None) -> Weight:
+def by_symbols(one: int, many: int, *, up_to_20: int | None = None, up_to_100: int | None = None) -> Weight:
     """Weight by how many symbols are asked for: one, some, or all (no symbol named)."""
 
     def weight(params: Params) -> int:
@@ -48,15 +48,15 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/ping"): 1,
     ("GET", "/api/v3/time"): 1,
     ("GET", "/api/v3/exchangeInfo"): 20,
-    ("GET", "/api/v3/depth"): _by_limit(100, (100, 5), (500, 25), (1000, 50), (5000, 250)),
+    ("GET", "/api/v3/depth"): by_limit(100, (100, 5), (500, 25), (1000, 50), (5000, 250)),
     ("GET", "/api/v3/trades"): 25,
     ("GET", "/api/v3/historicalTrades"): 25,
     ("GET", "/api/v3/aggTrades"): 4,
     ("GET", "/api/v3/klines"): 2,
     ("GET", "/api/v3/uiKlines"): 2,
-    ("GET", "/api/v3/ticker/24hr"): _by_symbols(2, 80, up_to_20=2, up_to_100=40),
-    ("GET", "/api/v3/ticker/price"): _by_symbols(2, 4),
-    ("GET", "/api/v3/ticker/bookTicker"): _by_symbols(2, 4),
+    ("GET", "/api/v3/ticker/24hr"): by_symbols(2, 80, up_to_20=2, up_to_100=40),
+    ("GET", "/api/v3/ticker/price"): by_symbols(2, 4),
+    ("GET", "/api/v3/ticker/bookTicker"): by_symbols(2, 4),
     ("GET", "/api/v3/account"): 20,
     ("GET", "/api/v3/account/commission"): 20,
     ("GET", "/api/v3/rateLimit/order"): 40,
@@ -73,7 +73,7 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/orderList"): 4,
     ("GET", "/api/v3/openOrderList"): 6,
     ("GET", "/api/v3/allOrderList"): 20,
-    ("GET", "/api/v3/openOrders"): _by_symbols(6, 80),
+    ("GET", "/api/v3/openOrders"): by_symbols(6, 80),
     ("DELETE", "/api/v3/openOrders"): 1,
     ("GET", "/api/v3/allOrders"): 20,
     ("GET", "/api/v3/myTrades"): lambda params: 5 if "orderId" in params else 20,
@@ -98,16 +98,16 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("WS", "orderList.status"): 4,
     ("WS", "openOrderLists.status"): 6,
     ("WS", "allOrderLists"): 20,
-    ("WS", "openOrders.status"): _by_symbols(6, 80),
+    ("WS", "openOrders.status"): by_symbols(6, 80),
     ("WS", "openOrders.cancelAll"): 1,
     ("WS", "allOrders"): 20,
     ("WS", "myTrades"): 20,
 }
 
 
-def weight_of(method: str, path: str, params: Params) -> int:
+def weight_of(method: str, path: str, params: Params, weights: Mapping[tuple[str, str], Weight] = WEIGHTS) -> int:
     """Look up the weight of one request; what is not in the table weighs 1."""
-    weight = WEIGHTS.get((method, path), 1)
+    weight = weights.get((method, path), 1)
     return weight if isinstance(weight, int) else weight(params)
 
 

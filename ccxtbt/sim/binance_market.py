@@ -25,6 +25,9 @@ HOUR_MS = 3_600_000
 class MarketData:
     """Answers that need no signature. Each takes the request's parameters and returns JSON or its bytes."""
 
+    #: Most rows of one answer.
+    max_klines = 1000
+
     def __init__(self, exchange: Exchange, usage: Usage) -> None:
         self._exchange = exchange
         self._usage = usage
@@ -77,7 +80,7 @@ class MarketData:
             interval,
             params.integer("startTime"),
             params.integer("endTime"),
-            params.limit(500, 1000),
+            params.limit(500, self.max_klines),
             now_ms=self._exchange.clock.now_ms(),
         )
 

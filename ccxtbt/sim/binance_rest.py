@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -17,7 +17,7 @@ from ccxtbt.sim.binance_access import (
     signed_params,
     signed_text,
 )
-from ccxtbt.sim.binance_limits import Usage, weight_of
+from ccxtbt.sim.binance_limits import WEIGHTS, Usage, Weight, weight_of
 from ccxtbt.sim.binance_market import MarketData
 from ccxtbt.sim.binance_trade import Trading
 from ccxtbt.sim.orders import Reject
@@ -48,8 +48,8 @@ class Endpoint(NamedTuple):
     names: frozenset[str]
 
 
-class Rest:
-    """The REST API of one exchange.
+class Api:
+    """A REST API of Binance.
 
     Parameters
     ----------
@@ -57,14 +57,23 @@ class Rest:
         What the requests are about.
     usage
         Where weights and orders are counted.
+    endpoints
+        What there is, by method and path.
+    weights
+        What a request weighs, by method and path.
     """
 
-    def __init__(self, exchange: Exchange, usage: Usage) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        usage: Usage,
+        endpoints: dict[tuple[str, str], Endpoint],
+        weights: Mapping[tuple[str, str], Weight] = WEIGHTS,
+    ) -> None:
         self.exchange = exchange
         self.usage = usage
-        self.market_data = MarketData(exchange, usage)
-        self.trading = Trading(exchange, usage)
-        self.endpoints = _endpoints(self.market_data, self.trading, binance_lists.ListTrading(exchange, usage))
+        self.endpoints = endpoints
+        self._weights = weights
 
     def answer(self, method: str, path: str, query: str, body: str, api_key: str | None, address: str) -> Answer:
         """Carry out one request.
@@ -85,7 +94,7 @@ class Rest:
         headers = {"Content-Type": JSON_TYPE}
         try:
             params = read_params(query, body)
-            weight = weight_of(method, path, params)
+            weight = weight_of(method, path, params, self._weights)
             self.usage.charge(address, weight)
             if endpoint.signed is not None:
                 secret = check_key(api_key, self._secret_of)
@@ -136,6 +145,26 @@ class Rest:
         return self._call(endpoint, params_read, account.api_key), account
 
 
+class Rest(Api):
+    """The REST API of Binance spot."""
+
+    def __init__(self, exchange: Exchange, usage: Usage) -> None:
+        self.market_data = MarketData(exchange, usage)
+        self.trading = Trading(exchange, usage)
+        lists = binance_lists.ListTrading(exchange, usage)
+        super().__init__(exchange, usage, _endpoints(self.market_data, self.trading, lists))
+
+
+def public(handler: Callable[[Params], Any], *names: str) -> Endpoint:
+    """Make an endpoint that anybody may call, from its handler and the parameters that it reads."""
+    return Endpoint(handler, None, frozenset(names))
+
+
+def signed(handler: Callable[[Account, Params], Any], *names: str) -> Endpoint:
+    """Make an endpoint whose requests are signed."""
+    return Endpoint(None, handler, frozenset(names))
+
+
 def _check_names(params: Params, names: frozenset[str]) -> None:
     read = len(names.intersection(params))
     if read < len(params):
@@ -169,13 +198,6 @@ def _endpoints(
     market_data: MarketData, trading: Trading, lists: binance_lists.ListTrading
 ) -> dict[tuple[str, str], Endpoint]:
     """Return the table of all endpoints."""
-
-    def public(handler: Callable[[Params], Any], *names: str) -> Endpoint:
-        return Endpoint(handler, None, frozenset(names))
-
-    def signed(handler: Callable[[Account, Params], Any], *names: str) -> Endpoint:
-        return Endpoint(None, handler, frozenset(names))
-
     klines = public(market_data.klines, "symbol", "interval", "startTime", "endTime", "timeZone", "limit")
     contracts = public(market_data.no_contracts)
     api = {

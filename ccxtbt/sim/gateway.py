@@ -19,6 +19,7 @@ from ccxtbt.sim.binance_user import Request
 from ccxtbt.sim.connection import Connection, Socket, frame
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.usdm import Usdm
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class RequestRecord(NamedTuple):
 class Gateway:
     """The exchange's doors: takes requests and connections, hands them to the protocol, and sends what comes back.
 
-    All of it runs on one event loop. See `SimServer` for the parameters.
+    All of it runs on one event loop. See `SimServer` for the parameters; the futures exchange keeps its own limits.
 
     Attributes
     ----------
@@ -52,7 +53,14 @@ class Gateway:
     """
 
     def __init__(
-        self, exchange: Exchange, *, latency_ms: float, faults: Faults, limits: Limits, reports: Reports
+        self,
+        exchange: Exchange,
+        *,
+        latency_ms: float,
+        faults: Faults,
+        limits: Limits,
+        reports: Reports,
+        contracts: Exchange | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -60,6 +68,7 @@ class Gateway:
         self.limits = limits
         self.faults = faults
         self.binance = Binance(exchange, limits, self._deliver)
+        self.usdm = None if contracts is None else Usdm(contracts, self._deliver)
         self.requests: deque[RequestRecord] = deque(maxlen=10_000)
         self.connections: dict[int, Connection] = {}
         self.connects = 0
@@ -105,6 +114,13 @@ class Gateway:
         now_ms = self.clock.now_ms()
         self.binance.publish(self.exchange.advance(now_ms), now_ms)
         self.binance.streams.tick(now_ms)
+        if self.usdm is not None:
+            self.usdm.publish(self.usdm.exchange.advance(now_ms), now_ms)
+            self.usdm.streams.tick(now_ms)
+
+    def _venue(self, *, usdm: bool) -> Binance | Usdm:
+        """Return the exchange that a request or a connection is for."""
+        return self.usdm if usdm and self.usdm is not None else self.binance
 
     def flush(self) -> None:
         """Write what is queued on all connections."""
@@ -180,7 +196,8 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
-        status, content, headers, weight = self.binance.rest.answer(request.method, path, query, body, api_key, address)
+        rest = self._venue(usdm=path.startswith("/fapi/")).rest
+        status, content, headers, weight = rest.answer(request.method, path, query, body, api_key, address)
         self._report(request.method, path)
         await self._delay(rules, "delay_answer")
         if instead is not None:
@@ -279,13 +296,14 @@ class Gateway:
             self._want_flush,
         )
         connection.combined = target.combined
+        connection.usdm = target.usdm
         self.connections[connection.number] = connection
         try:
-            self.binance.streams.subscribe(connection, target.streams)
+            self._venue(usdm=target.usdm).streams.subscribe(connection, target.streams)
             await self._read(connection, ws)
         finally:
             del self.connections[connection.number]
-            self.binance.drop(connection)
+            self._venue(usdm=target.usdm).drop(connection)
             await connection.closed()
         return ws
 
@@ -313,7 +331,8 @@ class Gateway:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
         if connection.socket == "market":
-            connection.send(frame(self.binance.streams.answer(connection, text)))
+            streams = self._venue(usdm=connection.usdm).streams
+            connection.send(frame(streams.answer(connection, text)))
         else:
             await self._on_request(connection, text)
         self.flush()
