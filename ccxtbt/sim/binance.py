@@ -12,7 +12,7 @@ from ccxtbt.sim.binance_limits import Limits, Usage, weight_of
 from ccxtbt.sim.binance_rest import Rest
 from ccxtbt.sim.binance_streams import Deliver, MarketStreams
 from ccxtbt.sim.binance_user import Request, UserSockets
-from ccxtbt.sim.events import BalanceEvent, ListEvent, OrderEvent
+from ccxtbt.sim.events import BookTickerEvent, KlineEvent, MarginEvent, TradeEvent
 
 if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
@@ -27,8 +27,9 @@ class Opening(NamedTuple):
     socket: Socket
     streams: list[str]
     combined: bool
-    #: Whether it is the futures exchange's.
+    #: Whether it is the futures exchange's, and the listen key that its user stream is opened by.
     usdm: bool = False
+    listen_key: str = ""
 
 
 class Binance:
@@ -54,10 +55,10 @@ class Binance:
     def publish(self, events: Iterable[Event], now_ms: int) -> None:
         """Send events to whom they concern, in their order."""
         for event in events:
-            if isinstance(event, (OrderEvent, ListEvent, BalanceEvent)):
-                self.users.publish(event, now_ms)
-            else:
+            if isinstance(event, (TradeEvent, KlineEvent, BookTickerEvent)):
                 self.streams.publish(event, now_ms)
+            elif not isinstance(event, MarginEvent):
+                self.users.publish(event, now_ms)
 
     def drop(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
@@ -99,6 +100,9 @@ def opening(path: str, query: str) -> Opening | None:
     if parts[0] in {"public", "market"}:
         inner = opening("/".join(parts[1:]), query)
         return None if inner is None else inner._replace(usdm=True)
+    if parts == ["private", "ws"]:
+        key = query.partition("listenKey=")[2].partition("&")[0]
+        return Opening("user", [], combined=False, usdm=True, listen_key=key)
     if parts[0] == "ws-api" and parts[1:] in ([], ["v3"]):
         return Opening("user", [], combined=False)
     if parts[0] == "ws":

@@ -46,6 +46,8 @@ class Endpoint(NamedTuple):
     public: Callable[[Params], Any] | None
     signed: Callable[[Account, Params], Any] | None
     names: frozenset[str]
+    #: False where the key alone is enough.
+    has_signature: bool = True
 
 
 class Api:
@@ -98,7 +100,8 @@ class Api:
             self.usage.charge(address, weight)
             if endpoint.signed is not None:
                 secret = check_key(api_key, self._secret_of)
-                check_signature(params, signed_text(query, body), secret, self.exchange.clock.now_ms())
+                if endpoint.has_signature:
+                    check_signature(params, signed_text(query, body), secret, self.exchange.clock.now_ms())
             result = self._call(endpoint, params, api_key)
             status, content = 200, result if isinstance(result, bytes) else orjson.dumps(result)
         except Refusal as refusal:
@@ -125,7 +128,11 @@ class Api:
             _check_names(params, endpoint.names | _SIGNED_PARAMS)
             return endpoint.signed(self.exchange.accounts[api_key or ""], params)
         except Reject as reject:
-            raise Refusal(400, reject.code, reject.message) from reject
+            raise Refusal(400, *self._translate(reject)) from reject
+
+    def _translate(self, reject: Reject) -> tuple[int, str]:
+        """Return how this API says what the exchange refuses."""
+        return reject.code, reject.message
 
     def authenticate_socket(self, params: Params, names: frozenset[str]) -> Account:
         """Check key, timestamp, signature and parameter names of a ws-api request; return its account."""

@@ -106,4 +106,24 @@ class ListEvent:
     is_done: bool
 
 
-Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent
+@dataclass(slots=True, frozen=True)
+class MarginEvent:
+    """A futures account's wallet, and positions that changed, as they were then.
+
+    Attributes
+    ----------
+    reason : str
+        Binance's word for it: 'ORDER', 'FUNDING_FEE', 'DEPOSIT'.
+    positions : tuple of (symbol, amount, entry price, open profit, whether isolated, isolated wallet)
+    """
+
+    ts_ms: int
+    account: Account
+    reason: str
+    asset: str
+    wallet: Decimal
+    cross_wallet: Decimal
+    positions: tuple[tuple[str, Decimal, Decimal, Decimal, bool, Decimal], ...]
+
+
+Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent | MarginEvent

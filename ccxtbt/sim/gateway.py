@@ -19,6 +19,7 @@ from ccxtbt.sim.binance_user import Request
 from ccxtbt.sim.connection import Connection, Socket, frame
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
 from ccxtbt.sim.usdm import Usdm
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class Gateway:
         faults: Faults,
         limits: Limits,
         reports: Reports,
-        contracts: Exchange | None = None,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -207,10 +208,11 @@ class Gateway:
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""
-        if method != "POST" or not path.startswith("/api/v3/order"):
+        if method != "POST" or not path.startswith(("/api/v3/order", "/fapi/v1/order")):
             return
         if self._reports == "before" or (self._reports == "mixed" and next(self._orders) % 2 == 0):
-            self.binance.publish(self.exchange.drain(), self.clock.now_ms())
+            venue = self._venue(usdm=path.startswith("/fapi/"))
+            venue.publish(venue.exchange.drain(), self.clock.now_ms())
             self.flush()
 
     def _rules_on(self, method: str, path: str, query: str, body: str) -> list[Rule]:
@@ -300,6 +302,8 @@ class Gateway:
         self.connections[connection.number] = connection
         try:
             self._venue(usdm=target.usdm).streams.subscribe(connection, target.streams)
+            if target.listen_key and self.usdm is not None:
+                self.usdm.users.open(connection, target.listen_key)
             await self._read(connection, ws)
         finally:
             del self.connections[connection.number]
@@ -330,7 +334,7 @@ class Gateway:
     async def _on_text(self, connection: Connection, text: str) -> None:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
-        if connection.socket == "market":
+        if connection.socket == "market" or connection.usdm:
             streams = self._venue(usdm=connection.usdm).streams
             connection.send(frame(streams.answer(connection, text)))
         else:

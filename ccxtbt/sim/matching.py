@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from functools import partial
 from heapq import heappop, heappush
 from typing import Literal, TypeVar, cast
 
 from ccxtbt.sim.account import Account, Balance
+from ccxtbt.sim.books import Books
 from ccxtbt.sim.clock import Clock
 from ccxtbt.sim.desk import Desk, Offer, quote_of
 from ccxtbt.sim.events import BalanceEvent, BookTickerEvent, Event, KlineEvent, ListEvent, OrderEvent, TradeEvent
@@ -41,7 +43,7 @@ _ZERO = Decimal(0)
 _NO_ID = "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
 
 # On the agenda, what follows from the past comes before what closes at a moment, and that before what trades at it.
-_START, _TICK, _TRADE = 0, 1, 2
+_DUE, _TICK, _TRADE = 0, 1, 2
 
 
 class Exchange:
@@ -76,7 +78,7 @@ class Exchange:
         By API key.
     lists : Lists
         The order lists: they are placed and cancelled there.
-    books : SpotBooks
+    books : Books
         What orders lock, pay and cost.
     """
 
@@ -96,7 +98,7 @@ class Exchange:
         self.accounts: dict[str, Account] = {}
         self._kline_push_ms = kline_push_ms
         self._desks = {symbol: Desk(market) for symbol, market in self.markets.items()}
-        self.books = SpotBooks(self._desks, maker_fee, taker_fee, fee_coin, fee_coin_discount)
+        self.books: Books = SpotBooks(self._desks, maker_fee, taker_fee, fee_coin, fee_coin_discount)
         self.lists = Lists(self)
         self._by_id: dict[tuple[Account, str, int], Order] = {}
         self._by_client_id: dict[tuple[Account, str, str], Order] = {}
@@ -106,8 +108,8 @@ class Exchange:
         self._events: list[Event] = []
         self._watched: dict[tuple[str, str], int] = {}
         self._streams: dict[str, dict[str, KlineStream]] = {symbol: {} for symbol in self.markets}
-        # What happens next, as (ms, kind, serial number, whose): a list's second phase, a stream's frame, a trade.
-        self._agenda: list[tuple[int, int, int, OrderList | KlineStream | Desk]] = []
+        # What happens next, as (ms, kind, serial number, whose): something due, a stream's frame, a market's trade.
+        self._agenda: list[tuple[int, int, int, Callable[[int], None] | KlineStream | Desk]] = []
         self._serial = 0
         self._now_ms = max((market.start_ms for market in self.markets.values()), default=0)
         for desk in self._desks.values():
@@ -358,8 +360,8 @@ class Exchange:
         agenda = self._agenda
         while agenda and agenda[0][0] <= to_ms:
             at_ms, kind, _, whose = heappop(agenda)
-            if kind == _START:
-                self.lists.start(cast("OrderList", whose), at_ms)
+            if kind == _DUE:
+                cast("Callable[[int], None]", whose)(at_ms)
                 self._announce_balances(at_ms)
             elif kind == _TICK:
                 self._on_tick(cast("KlineStream", whose), at_ms)
@@ -368,6 +370,11 @@ class Exchange:
                 self._on_trade(desk, desk.market.step())
                 self._expect_trade(desk)
         self._now_ms = max(self._now_ms, to_ms)
+
+    def call_at(self, at_ms: int, act: Callable[[int], None]) -> None:
+        """Let something happen at a moment, before what closes or trades then; it is given the time."""
+        self._serial += 1
+        heappush(self._agenda, (at_ms, _DUE, self._serial, act))
 
     def _expect_trade(self, desk: Desk) -> None:
         next_ms = desk.market.next_ms()
@@ -413,7 +420,7 @@ class Exchange:
         sells = [order for order in desk.resting["SELL"] if order.price <= price]
         for order in buys + sells:
             qty = min(left, order.remaining)
-            if qty > 0:
+            if qty > 0 and order.is_open:
                 self._fill(desk, order, order.price, qty, desk.next_trade_id(), trade.ts_ms, is_maker=True)
                 left -= qty
 
@@ -456,6 +463,7 @@ class Exchange:
             updated_ms=now_ms,
             working=working,
             working_ms=now_ms if working else -1,
+            reduce_only=request.reduce_only,
         )
         previous = self._by_client_id.get((account, order.symbol, order.client_id))
         if previous is not None and previous.is_open:
@@ -521,8 +529,7 @@ class Exchange:
 
     def start_soon(self, order_list: OrderList, at_ms: int) -> None:
         """Place the pending orders of a list before anything else happens."""
-        self._serial += 1
-        heappush(self._agenda, (at_ms, _START, self._serial, order_list))
+        self.call_at(at_ms, partial(self.lists.start, order_list))
 
     def _plan(self, desk: Desk, order: Order) -> list[tuple[Offer, Decimal]]:
         """Return what an order would take from the book now."""
@@ -542,7 +549,12 @@ class Exchange:
         reason = "UNFILLED_IOC_QUANTITY_EXPIRED" if is_limit else "INSUFFICIENT_LIQUIDITY"
         if order.time_in_force == "FOK" and sum((qty for _, qty in takes), _ZERO) < order.remaining:
             takes, reason = [], "UNFILLED_FOK_ORDER_EXPIRED"
-        for offer, qty in takes:
+        for offer, planned in takes:
+            qty = planned
+            if offer.order is not None:  # an earlier fill may have ended or cut it
+                qty = min(qty, offer.order.remaining) if offer.order.is_open else _ZERO
+            if not qty:
+                continue
             trade_id = desk.next_trade_id()
             if offer.order is None:
                 desk.take(order.side, offer, qty)
@@ -575,7 +587,7 @@ class Exchange:
         order.updated_ms = now_ms
         order.status = "FILLED" if order.executed == order.orig_qty else "PARTIALLY_FILLED"
         self.lock(order)
-        commission, commission_asset = self.books.settle(order, price, qty, is_maker=is_maker)
+        commission, commission_asset, realized = self.books.settle(order, price, qty, is_maker=is_maker)
         fill = Fill(
             trade_id,
             order.order_id,
@@ -589,12 +601,17 @@ class Exchange:
             order.side == "BUY",
             is_maker,
             order.order_list_id,
+            realized,
         )
         order.fills.append(fill)
         self._fills.setdefault((order.account, order.symbol), []).append(fill)
         if order.status == "FILLED":
             desk.remove(order)
         self._report(order, "TRADE", now_ms, fill=fill)
+        self._after_fill(order, now_ms)
+
+    def _after_fill(self, order: Order, now_ms: int) -> None:
+        """Do what follows from a fill."""
         self.lists.after_fill(order, now_ms)
 
     def end(

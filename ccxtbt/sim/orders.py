@@ -57,6 +57,7 @@ class OrderRequest:
     iceberg_qty: Decimal | None = None
     time_in_force: str | None = None
     client_id: str | None = None
+    reduce_only: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,6 +76,7 @@ class Fill:
     is_buyer: bool
     is_maker: bool
     order_list_id: int = -1
+    realized: Decimal = Decimal(0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -99,6 +101,8 @@ class Order:
         The list that the order belongs to, -1 for none.
     expiry_reason : str
         Why an order expired, in Binance's words.
+    reduce_only : bool
+        Whether the order may only make a position smaller; never on spot.
     """
 
     account: Account
@@ -123,6 +127,7 @@ class Order:
     fills: list[Fill] = field(default_factory=list)
     order_list_id: int = -1
     expiry_reason: str = ""
+    reduce_only: bool = False
 
     @property
     def is_open(self) -> bool:

@@ -23,6 +23,7 @@ from ccxtbt.sim.faults import Faults
 from ccxtbt.sim.gateway import Gateway, Reports
 from ccxtbt.sim.market import Market, QuietBars
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
 from ccxtbt.sim.spec import Spec
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class SimServer:
         reports: Reports = "mixed",
         pump_ms: float = 5.0,
         control: bool = False,
-        contracts: Exchange | None = None,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -125,6 +126,7 @@ class SimServer:
         secret: str = SECRET,
         exchange_options: Mapping[str, Any] | None = None,
         contracts: Iterable[Spec] = (),
+        margin: Mapping[str, Decimal | str | int] | None = None,
         **options: Any,
     ) -> Self:
         """Build a server over seeded markets with one account; it is not started.
@@ -141,8 +143,8 @@ class SimServer:
             The account's keys.
         exchange_options
             Further arguments of `Exchange`, such as fees.
-        contracts
-            The perpetual contracts of a futures exchange beside it; none if not given.
+        contracts, margin
+            The perpetual contracts of a futures exchange beside it, none if not given, and the account's wallet there.
         **options
             Further arguments of `SimServer`.
         """
@@ -151,7 +153,9 @@ class SimServer:
         exchange.add_account(Account(api_key, secret, balances or {}))
         perpetuals = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in contracts}
         if perpetuals:
-            options["contracts"] = Exchange(perpetuals, exchange.clock)
+            futures = Perpetuals(perpetuals, exchange.clock)
+            futures.add_account(Account(api_key, secret, margin or {}))
+            options["contracts"] = futures
         return cls(exchange, **options)
 
     @property

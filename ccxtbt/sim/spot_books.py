@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 
 from ccxtbt.sim.account import Account
+from ccxtbt.sim.books import Settlement
 from ccxtbt.sim.desk import Desk, Offer, quote_of
 from ccxtbt.sim.events import BalanceEvent
 from ccxtbt.sim.orders import PRICED, Order, Reject
@@ -77,8 +78,8 @@ class SpotBooks:
             order.locked = needed
             self._changed.setdefault(order.account, {})[asset] = None
 
-    def settle(self, order: Order, price: Decimal, qty: Decimal, *, is_maker: bool) -> tuple[Decimal, str]:
-        """Book a fill of an order whose lock has been lessened already; return the fee and its coin."""
+    def settle(self, order: Order, price: Decimal, qty: Decimal, *, is_maker: bool) -> Settlement:
+        """Book a fill of an order whose lock has been lessened already."""
         desk, account, is_buyer = self._desks[order.symbol], order.account, order.side == "BUY"
         spec, quote = desk.market.spec, quote_of(price, qty)
         paid, received = (quote, qty) if is_buyer else (qty, quote)
@@ -87,7 +88,7 @@ class SpotBooks:
         self._deposit(account, gained, received)
         commission, coin = self._commission(desk, account, gained, received, is_maker=is_maker)
         self._deposit(account, coin, -commission)
-        return commission, coin
+        return Settlement(commission, coin)
 
     def changes(self, now_ms: int) -> Iterator[BalanceEvent]:
         """Yield the balances that changed since the last call, once each."""

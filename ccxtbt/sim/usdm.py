@@ -6,17 +6,21 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ccxtbt.sim.binance_limits import Limits, Usage
-from ccxtbt.sim.binance_rest import Api, Endpoint, public
-from ccxtbt.sim.events import BookTickerEvent, KlineEvent, TradeEvent
+from ccxtbt.sim.binance_rest import Api, Endpoint, public, signed
+from ccxtbt.sim.events import BookTickerEvent, KlineEvent, MarginEvent, OrderEvent, TradeEvent
+from ccxtbt.sim.usdm_account import UsdmAccounts
 from ccxtbt.sim.usdm_limits import LIMITS, WEIGHTS
 from ccxtbt.sim.usdm_market import UsdmMarketData
 from ccxtbt.sim.usdm_streams import UsdmStreams
+from ccxtbt.sim.usdm_trade import NEW_ORDER, TRANSLATIONS, UsdmTrading
+from ccxtbt.sim.usdm_user import ListenKeys
 
 if TYPE_CHECKING:
     from ccxtbt.sim.binance_streams import Deliver
     from ccxtbt.sim.connection import Connection
     from ccxtbt.sim.events import Event
-    from ccxtbt.sim.matching import Exchange
+    from ccxtbt.sim.orders import Reject
+    from ccxtbt.sim.perpetuals import Perpetuals
 
 
 class Usdm:
@@ -32,11 +36,15 @@ class Usdm:
         What an address and an account may do.
     """
 
-    def __init__(self, exchange: Exchange, deliver: Deliver, limits: Limits = LIMITS) -> None:
+    def __init__(self, exchange: Perpetuals, deliver: Deliver, limits: Limits = LIMITS) -> None:
         self.exchange = exchange
         self.usage = Usage(limits, exchange.clock.now_ms)
         market_data = UsdmMarketData(exchange, self.usage)
-        self.rest = Api(exchange, self.usage, _endpoints(market_data), WEIGHTS)
+        self.users = ListenKeys(deliver)
+        endpoints = _public(market_data) | _signed(
+            UsdmTrading(exchange, self.usage), UsdmAccounts(exchange), self.users
+        )
+        self.rest = UsdmRest(exchange, self.usage, endpoints, WEIGHTS)
         self.streams = UsdmStreams(exchange, market_data, limits.ws_streams, deliver)
 
     def publish(self, events: Iterable[Event], now_ms: int) -> None:
@@ -44,14 +52,24 @@ class Usdm:
         for event in events:
             if isinstance(event, (TradeEvent, KlineEvent, BookTickerEvent)):
                 self.streams.publish(event, now_ms)
+            elif isinstance(event, (OrderEvent, MarginEvent)):
+                self.users.publish(event, now_ms)
 
     def drop(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self.streams.drop(connection)
+        self.users.drop(connection)
 
 
-def _endpoints(market_data: UsdmMarketData) -> dict[tuple[str, str], Endpoint]:
-    """Return the table of all endpoints."""
+class UsdmRest(Api):
+    """The REST API of the futures exchange: it has words of its own for what is refused."""
+
+    def _translate(self, reject: Reject) -> tuple[int, str]:
+        return TRANSLATIONS.get(reject.message, (reject.code, reject.message))
+
+
+def _public(market_data: UsdmMarketData) -> dict[tuple[str, str], Endpoint]:
+    """Return the table of the endpoints that need no key."""
     span = ("startTime", "endTime", "limit")
     klines = ("symbol", "interval", *span)
     v1 = {
@@ -74,3 +92,42 @@ def _endpoints(market_data: UsdmMarketData) -> dict[tuple[str, str], Endpoint]:
     return {("GET", f"/fapi/v1/{path}"): endpoint for path, endpoint in v1.items()} | {
         ("GET", "/fapi/v2/ticker/price"): public(market_data.ticker_price, "symbol"),
     }
+
+
+def _signed(trading: UsdmTrading, accounts: UsdmAccounts, keys: ListenKeys) -> dict[tuple[str, str], Endpoint]:
+    """Return the table of the endpoints that need a key, and most of them a signature."""
+    span, one = ("startTime", "endTime", "limit"), ("symbol", "orderId", "origClientOrderId")
+    v1 = {
+        ("POST", "order"): Endpoint(None, trading.place, NEW_ORDER),
+        ("GET", "order"): signed(trading.query, *one),
+        ("GET", "openOrder"): signed(trading.query_open, *one),
+        ("DELETE", "order"): signed(trading.cancel, *one),
+        ("DELETE", "allOpenOrders"): signed(trading.cancel_all, "symbol"),
+        ("GET", "openOrders"): signed(trading.open_orders, "symbol"),
+        ("GET", "allOrders"): signed(trading.all_orders, "symbol", "orderId", *span),
+        ("GET", "userTrades"): signed(trading.user_trades, "symbol", "orderId", "fromId", *span),
+        ("POST", "leverage"): signed(accounts.set_leverage, "symbol", "leverage"),
+        ("POST", "marginType"): signed(accounts.set_margin_type, "symbol", "marginType"),
+        ("GET", "positionSide/dual"): signed(accounts.position_mode),
+        ("POST", "positionSide/dual"): signed(accounts.set_position_mode, "dualSidePosition"),
+        ("GET", "symbolConfig"): signed(accounts.symbol_config, "symbol"),
+        ("GET", "leverageBracket"): signed(accounts.brackets, "symbol"),
+        ("GET", "commissionRate"): signed(accounts.commission_rate, "symbol"),
+        ("GET", "income"): signed(accounts.income, "symbol", "incomeType", "page", *span),
+        ("POST", "listenKey"): Endpoint(None, keys.make, frozenset(), has_signature=False),
+        ("PUT", "listenKey"): Endpoint(None, keys.keep, frozenset({"listenKey"}), has_signature=False),
+        ("DELETE", "listenKey"): Endpoint(None, keys.close, frozenset({"listenKey"}), has_signature=False),
+    }
+    later = {
+        ("GET", f"/fapi/{version}/{path}"): signed(handler)
+        for path, handler in (("account", accounts.account), ("balance", accounts.balance))
+        for version in ("v2", "v3")
+    }
+    return (
+        {(method, f"/fapi/v1/{path}"): endpoint for (method, path), endpoint in v1.items()}
+        | later
+        | {
+            ("GET", "/fapi/v2/positionRisk"): signed(accounts.risk_v2, "symbol"),
+            ("GET", "/fapi/v3/positionRisk"): signed(accounts.risk, "symbol"),
+        }
+    )

@@ -23,6 +23,25 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/fapi/v1/ticker/price"): by_symbols(1, 2),
     ("GET", "/fapi/v2/ticker/price"): by_symbols(1, 2),
     ("GET", "/fapi/v1/ticker/bookTicker"): by_symbols(2, 5),
+    # New orders weigh nothing: they are counted instead.
+    ("POST", "/fapi/v1/order"): 0,
+    ("GET", "/fapi/v1/order"): 1,
+    ("GET", "/fapi/v1/openOrder"): 1,
+    ("DELETE", "/fapi/v1/order"): 1,
+    ("DELETE", "/fapi/v1/allOpenOrders"): 1,
+    ("GET", "/fapi/v1/openOrders"): by_symbols(1, 40),
+    ("GET", "/fapi/v1/allOrders"): 5,
+    ("GET", "/fapi/v1/userTrades"): 5,
+    ("GET", "/fapi/v1/income"): 30,
+    ("GET", "/fapi/v1/positionSide/dual"): 30,
+    ("GET", "/fapi/v1/symbolConfig"): 5,
+    ("GET", "/fapi/v1/commissionRate"): 20,
+    ("GET", "/fapi/v2/account"): 5,
+    ("GET", "/fapi/v3/account"): 5,
+    ("GET", "/fapi/v2/balance"): 5,
+    ("GET", "/fapi/v3/balance"): 5,
+    ("GET", "/fapi/v2/positionRisk"): 5,
+    ("GET", "/fapi/v3/positionRisk"): 5,
 }
 
 LIMITS = Limits(weight_per_minute=2400, orders_per_10s=300, ws_messages_per_s=10, ws_streams=1024)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import ccxt
 import ccxt.pro
@@ -19,7 +22,7 @@ PERP = "BTC/USDT:USDT"
 
 @pytest.fixture
 def server(simulator) -> SimServer:
-    return simulator(contracts=[BTC, ETH], history_ms=2 * DAY_MS)
+    return simulator(contracts=[BTC, ETH], margin={"USDT": 10_000}, history_ms=2 * DAY_MS)
 
 
 @pytest.fixture
@@ -93,7 +96,119 @@ class TestMarketData:
         assert server.call(lambda: server.usage.weight("127.0.0.1")) < used + 50
 
 
+class TestTrading:
+    def test_a_position_from_market_order_to_close(self, usdm, server):
+        usdm.set_leverage(10, PERP)
+        made = usdm.create_order(PERP, "market", "buy", 0.5)
+        assert (made["status"], made["filled"]) == ("closed", 0.5)
+        (position,) = usdm.fetch_positions([PERP])
+        assert (position["side"], position["contracts"], position["marginMode"]) == ("long", 0.5, "cross")
+        assert position["entryPrice"] == pytest.approx(made["average"])
+        assert position["initialMargin"] == pytest.approx(position["notional"] / 10, rel=0.01)
+        assert 0 < position["liquidationPrice"] < position["entryPrice"]
+        trades = usdm.fetch_my_trades(PERP)
+        assert sum(Decimal(str(trade["amount"])) for trade in trades) == Decimal("0.5")
+        assert all(trade["fee"]["currency"] == "USDT" for trade in trades)
+        balance = usdm.fetch_balance()
+        assert balance["USDT"]["used"] == pytest.approx(position["initialMargin"], rel=0.01)
+        closed = usdm.create_order(PERP, "market", "sell", 0.5, None, {"reduceOnly": True})
+        assert (closed["status"], closed["reduceOnly"]) == ("closed", True)
+        assert usdm.fetch_positions([PERP]) == []
+        profit = sum(Decimal(trade["info"]["realizedPnl"]) for trade in usdm.fetch_my_trades(PERP))
+        fees = sum(Decimal(trade["info"]["commission"]) for trade in usdm.fetch_my_trades(PERP))
+        wallet = server.call(lambda: server.contracts.books.wallet(server.contracts.account("sim-key")))
+        assert wallet == 10_000 + profit - fees
+        assert usdm.fetch_balance()["USDT"]["total"] == float(wallet)
+        ledger = usdm.fetch_ledger("USDT")
+        assert sum(Decimal(entry["info"]["income"]) for entry in ledger) == profit - fees
+
+    def test_a_resting_order_from_birth_to_cancellation(self, usdm):
+        made = usdm.create_order(PERP, "limit", "buy", 0.01, 50_000, {"clientOrderId": "mine-1"})
+        assert (made["status"], made["clientOrderId"], made["type"]) == ("open", "mine-1", "limit")
+        assert usdm.fetch_open_orders(PERP)[0]["id"] == made["id"]
+        assert usdm.fetch_order(None, PERP, {"clientOrderId": "mine-1"})["id"] == made["id"]
+        assert usdm.cancel_order(made["id"], PERP)["status"] == "canceled"
+        usdm.create_order(PERP, "limit", "buy", 0.01, 50_000, {"postOnly": True})
+        assert usdm.fetch_open_orders(PERP)[0]["postOnly"] is True
+        usdm.cancel_all_orders(PERP)
+        assert usdm.fetch_open_orders(PERP) == []
+        assert [order["status"] for order in usdm.fetch_orders(PERP)] == ["canceled", "canceled"]
+
+    @pytest.mark.parametrize(
+        ("kind", "amount", "price", "params", "code"),
+        [
+            ("limit", 100, 50_000, {}, -2019),
+            ("limit", 0.01, 50_000, {"reduceOnly": True}, -2022),
+            ("limit", 0.00005, 50_000, {}, -4164),
+            ("limit", 0.01, 90_000, {"postOnly": True}, -5022),
+            ("market", 0.01, None, {"positionSide": "LONG"}, -4061),
+        ],
+    )
+    def test_refusals(self, usdm, server, kind, amount, price, params, code):
+        with pytest.raises(ccxt.BaseError):
+            usdm.create_order(PERP, kind, "buy", amount, price, params)
+        assert json.loads(usdm.last_http_response)["code"] == code
+        assert server.call(lambda: list(server.contracts.orders)) == []
+
+    def test_settings(self, usdm):
+        assert usdm.set_leverage(7, PERP)["leverage"] in {7, "7"}
+        usdm.set_margin_mode("isolated", PERP)
+        with pytest.raises(ccxt.MarginModeAlreadySet):
+            usdm.set_margin_mode("isolated", PERP)
+        leverage, mode = usdm.fetch_leverage(PERP), usdm.fetch_margin_mode(PERP)
+        assert (leverage["longLeverage"], mode["marginMode"]) == (7, "isolated")
+        assert usdm.fetch_position_mode(PERP)["hedged"] is False
+        with pytest.raises(ccxt.BaseError, match="-4059"):
+            usdm.set_position_mode(False, PERP)
+        with pytest.raises(ccxt.BaseError, match="one-way mode only"):
+            usdm.set_position_mode(True, PERP)
+        assert usdm.fetch_leverage_tiers([PERP])[PERP][0]["maxLeverage"] == 125
+        assert usdm.fetch_trading_fee(PERP)["taker"] == 0.0005
+        usdm.create_order(PERP, "market", "sell", 0.1)
+        (position,) = usdm.fetch_positions([PERP], {"useV2": True})
+        assert (position["side"], position["marginMode"], position["leverage"]) == ("short", "isolated", 7)
+        assert position["collateral"] > 0
+
+    def test_funding_reaches_the_wallet(self, simulator):
+        begun_ms = next_funding_ms(START_MS) - 60_000
+        server = simulator(contracts=[BTC], margin={"USDT": 10_000}, start_ms=begun_ms, history_ms=DAY_MS, speed=60.0)
+        usdm = point(ccxt.binanceusdm({"enableRateLimit": False, "options": {"recvWindow": 60_000}}), server)
+        usdm.load_markets()
+        usdm.create_order(PERP, "market", "buy", 0.1)
+        rate = rate_at("BTCUSDT", next_funding_ms(begun_ms))
+        asyncio.run(until(lambda: server.clock.now_ms() > next_funding_ms(begun_ms)))
+        (paid,) = usdm.fetch_funding_history(PERP)
+        assert paid["timestamp"] == next_funding_ms(begun_ms)
+        assert (paid["amount"] < 0) == (rate > 0)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - it is another thread's, which knows no event of this loop
+            await asyncio.sleep(0.01)
+
+
 class TestStreams:
+    def test_orders_positions_and_balances(self, server):
+        async def main(exchange):
+            await exchange.load_markets()
+            watching = {
+                "orders": asyncio.ensure_future(exchange.watch_orders(PERP)),
+                "trades": asyncio.ensure_future(exchange.watch_my_trades(PERP)),
+                "positions": asyncio.ensure_future(exchange.watch_positions([PERP])),
+                "balance": asyncio.ensure_future(exchange.watch_balance()),
+            }
+            await until(lambda: any(connection.accounts for connection in server.connections.values()))
+            await exchange.create_order(PERP, "market", "buy", 0.1)
+            await asyncio.wait_for(asyncio.gather(*watching.values()), 10)
+            await until(lambda: exchange.orders[-1]["status"] == "closed")
+            return {name: task.result() for name, task in watching.items()} | {"last": exchange.orders[-1]}
+
+        seen = self.watch(server, main)
+        assert (seen["last"]["status"], seen["last"]["filled"]) == ("closed", 0.1)
+        assert seen["trades"][0]["fee"]["currency"] == "USDT"
+        assert seen["balance"]["USDT"]["total"] < 10_000
+
     def watch(self, server, what):
         async def main():
             exchange = point(ccxt.pro.binanceusdm({"enableRateLimit": False, "newUpdates": True}), server)
