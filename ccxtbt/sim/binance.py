@@ -12,7 +12,7 @@ from ccxtbt.sim.binance_limits import Limits, Usage, weight_of
 from ccxtbt.sim.binance_rest import Rest
 from ccxtbt.sim.binance_streams import Deliver, MarketStreams
 from ccxtbt.sim.binance_user import Request, UserSockets
-from ccxtbt.sim.events import BookTickerEvent, KlineEvent, MarginEvent, TradeEvent
+from ccxtbt.sim.events import AlgoEvent, BookTickerEvent, KlineEvent, MarginEvent, TradeEvent
 
 if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
@@ -57,7 +57,7 @@ class Binance:
         for event in events:
             if isinstance(event, (TradeEvent, KlineEvent, BookTickerEvent)):
                 self.streams.publish(event, now_ms)
-            elif not isinstance(event, MarginEvent):
+            elif not isinstance(event, (AlgoEvent, MarginEvent)):
                 self.users.publish(event, now_ms)
 
     def drop(self, connection: Connection) -> None:

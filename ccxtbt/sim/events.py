@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from ccxtbt.sim.account import Account
+from ccxtbt.sim.algos import AlgoOrder, AlgoStatus
 from ccxtbt.sim.market import Trade
 from ccxtbt.sim.orders import Fill, Order, OrderList, Status
 
@@ -126,4 +127,18 @@ class MarginEvent:
     positions: tuple[tuple[str, Decimal, Decimal, Decimal, bool, Decimal], ...]
 
 
-Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent | MarginEvent
+@dataclass(slots=True, frozen=True)
+class AlgoEvent:
+    """A change of a conditional order: what it was then, and what the order that it became had executed, as text."""
+
+    ts_ms: int
+    account: Account
+    algo: AlgoOrder
+    status: AlgoStatus
+    order_id: str
+    kind: str
+    average: str
+    executed: str
+
+
+Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent | MarginEvent | AlgoEvent

@@ -208,7 +208,7 @@ class Gateway:
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""
-        if method != "POST" or not path.startswith(("/api/v3/order", "/fapi/v1/order")):
+        if method != "POST" or not path.startswith(("/api/v3/order", "/fapi/v1/order", "/fapi/v1/algoOrder")):
             return
         if self._reports == "before" or (self._reports == "mixed" and next(self._orders) % 2 == 0):
             venue = self._venue(usdm=path.startswith("/fapi/"))

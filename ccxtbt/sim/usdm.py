@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ccxtbt.sim.binance_limits import Limits, Usage
 from ccxtbt.sim.binance_rest import Api, Endpoint, public, signed
-from ccxtbt.sim.events import BookTickerEvent, KlineEvent, MarginEvent, OrderEvent, TradeEvent
+from ccxtbt.sim.events import AlgoEvent, BookTickerEvent, KlineEvent, MarginEvent, OrderEvent, TradeEvent
 from ccxtbt.sim.usdm_account import UsdmAccounts
+from ccxtbt.sim.usdm_algo import NEW_ALGO, UsdmAlgos
 from ccxtbt.sim.usdm_limits import LIMITS, WEIGHTS
 from ccxtbt.sim.usdm_market import UsdmMarketData
 from ccxtbt.sim.usdm_streams import UsdmStreams
@@ -44,6 +45,7 @@ class Usdm:
         endpoints = _public(market_data) | _signed(
             UsdmTrading(exchange, self.usage), UsdmAccounts(exchange), self.users
         )
+        endpoints |= _conditional(UsdmAlgos(exchange, self.usage))
         self.rest = UsdmRest(exchange, self.usage, endpoints, WEIGHTS)
         self.streams = UsdmStreams(exchange, market_data, limits.ws_streams, deliver)
 
@@ -52,7 +54,7 @@ class Usdm:
         for event in events:
             if isinstance(event, (TradeEvent, KlineEvent, BookTickerEvent)):
                 self.streams.publish(event, now_ms)
-            elif isinstance(event, (OrderEvent, MarginEvent)):
+            elif isinstance(event, (OrderEvent, AlgoEvent, MarginEvent)):
                 self.users.publish(event, now_ms)
 
     def drop(self, connection: Connection) -> None:
@@ -131,3 +133,17 @@ def _signed(trading: UsdmTrading, accounts: UsdmAccounts, keys: ListenKeys) -> d
             ("GET", "/fapi/v3/positionRisk"): signed(accounts.risk, "symbol"),
         }
     )
+
+
+def _conditional(algos: UsdmAlgos) -> dict[tuple[str, str], Endpoint]:
+    """Return the table of the endpoints for conditional orders."""
+    one = ("symbol", "algoId", "clientAlgoId")
+    v1 = {
+        ("POST", "algoOrder"): Endpoint(None, algos.place, NEW_ALGO),
+        ("GET", "algoOrder"): signed(algos.query, *one),
+        ("DELETE", "algoOrder"): signed(algos.cancel, *one),
+        ("DELETE", "algoOpenOrders"): signed(algos.cancel_all, "symbol"),
+        ("GET", "openAlgoOrders"): signed(algos.open_algos, "symbol", "algoType", "algoId"),
+        ("GET", "allAlgoOrders"): signed(algos.all_algos, "symbol", "algoId", "startTime", "endTime", "limit"),
+    }
+    return {(method, f"/fapi/v1/{path}"): endpoint for (method, path), endpoint in v1.items()}

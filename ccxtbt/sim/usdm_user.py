@@ -9,7 +9,8 @@ import orjson
 from ccxtbt.sim.binance_access import Params, Refusal
 from ccxtbt.sim.binance_json import Json
 from ccxtbt.sim.connection import Connection, frame
-from ccxtbt.sim.events import MarginEvent, OrderEvent
+from ccxtbt.sim.events import AlgoEvent, MarginEvent, OrderEvent
+from ccxtbt.sim.usdm_algo import algo_update
 from ccxtbt.sim.usdm_json import account_update, order_update
 
 if TYPE_CHECKING:
@@ -62,10 +63,15 @@ class ListenKeys:
         for connections in self._connections.values():
             connections.pop(connection, None)
 
-    def publish(self, event: OrderEvent | MarginEvent, now_ms: int) -> None:
+    def publish(self, event: OrderEvent | AlgoEvent | MarginEvent, now_ms: int) -> None:
         """Send an account's event to its connections."""
         if self._connections.get(event.account.api_key):
-            content = order_update(event, now_ms) if isinstance(event, OrderEvent) else account_update(event, now_ms)
+            if isinstance(event, OrderEvent):
+                content = order_update(event, now_ms)
+            elif isinstance(event, AlgoEvent):
+                content = algo_update(event, now_ms)
+            else:
+                content = account_update(event, now_ms)
             self._send(event.account.api_key, content)
 
     def expire(self, api_key: str, now_ms: int) -> None:

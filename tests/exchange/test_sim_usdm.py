@@ -150,6 +150,54 @@ class TestTrading:
         assert json.loads(usdm.last_http_response)["code"] == code
         assert server.call(lambda: list(server.contracts.orders)) == []
 
+    @pytest.mark.parametrize(
+        ("kind", "price", "params", "named"),
+        [
+            ("market", None, {"stopLossPrice": 50_000}, "STOP_MARKET"),
+            ("limit", 49_000, {"stopLossPrice": 50_000}, "STOP"),
+            ("market", None, {"takeProfitPrice": 80_000}, "TAKE_PROFIT_MARKET"),
+            ("limit", 81_000, {"takeProfitPrice": 80_000}, "TAKE_PROFIT"),
+            ("market", None, {"trailingPercent": 1, "trailingTriggerPrice": 80_000}, "TRAILING_STOP_MARKET"),
+        ],
+    )
+    def test_conditional_orders_go_to_the_endpoints_of_their_own(self, usdm, server, kind, price, params, named):
+        made = usdm.create_order(PERP, kind, "sell", 0.01, price, params | {"clientOrderId": "mine-1"})
+        assert (made["info"]["orderType"], made["status"], made["clientOrderId"]) == (named, "open", "mine-1")
+        assert server.requests[-1].path == "/fapi/v1/algoOrder"
+        trigger = {"trigger": True}
+        assert [order["id"] for order in usdm.fetch_open_orders(PERP, params=trigger)] == [made["id"]]
+        assert usdm.fetch_open_orders(PERP) == []
+        assert usdm.fetch_order(made["id"], PERP, trigger)["id"] == made["id"]
+        usdm.cancel_order(made["id"], PERP, trigger)
+        assert usdm.fetch_open_orders(PERP, params=trigger) == []
+        assert usdm.fetch_order(made["id"], PERP, trigger)["status"] == "canceled"
+        usdm.create_order(PERP, kind, "sell", 0.01, price, params)
+        usdm.cancel_all_orders(PERP, trigger)
+        assert usdm.fetch_open_orders(PERP, params=trigger) == []
+
+    def test_a_triggered_order_closes_the_position(self, usdm, server):
+        usdm.create_order(PERP, "market", "buy", 0.1)
+        last = usdm.fetch_ticker(PERP)["last"]
+        trailing = {"trailingPercent": 0.1, "reduceOnly": True}
+        made = usdm.create_order(PERP, "market", "sell", 0.1, None, trailing)
+        with pytest.raises(ccxt.BaseError, match="-2021"):
+            usdm.create_order(PERP, "market", "sell", 0.1, None, {"stopLossPrice": last * 1.1})
+
+        def fall() -> None:
+            server.contracts.algos[0].best = 2 * Decimal(str(last))
+
+        server.call(fall)
+        asyncio.run(until(lambda: server.call(lambda: server.contracts.algos[0].status) == "FINISHED"))
+        done = usdm.fetch_order(made["id"], PERP, {"trigger": True})
+        real = usdm.fetch_order(done["info"]["actualOrderId"], PERP)
+        assert (real["status"], real["filled"], real["reduceOnly"]) == ("closed", 0.1, True)
+        assert usdm.fetch_positions([PERP]) == []
+
+    def test_the_plain_endpoint_refuses_conditional_orders(self, usdm):
+        stop = {"symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET", "quantity": "0.01"}
+        with pytest.raises(ccxt.BaseError, match="Algo Order API"):
+            usdm.fapiprivate_post_order(stop)
+
     def test_settings(self, usdm):
         assert usdm.set_leverage(7, PERP)["leverage"] in {7, "7"}
         usdm.set_margin_mode("isolated", PERP)
@@ -202,7 +250,11 @@ class TestStreams:
             await exchange.create_order(PERP, "market", "buy", 0.1)
             await asyncio.wait_for(asyncio.gather(*watching.values()), 10)
             await until(lambda: exchange.orders[-1]["status"] == "closed")
-            return {name: task.result() for name, task in watching.items()} | {"last": exchange.orders[-1]}
+            filled = exchange.orders[-1]
+            stop = await exchange.create_order(PERP, "market", "sell", 0.1, None, {"stopLossPrice": 50_000})
+            await until(lambda: exchange.orders[-1]["id"] == stop["id"])
+            assert (exchange.orders[-1]["status"], exchange.orders[-1]["triggerPrice"]) == ("open", 50_000)
+            return {name: task.result() for name, task in watching.items()} | {"last": filled}
 
         seen = self.watch(server, main)
         assert (seen["last"]["status"], seen["last"]["filled"]) == ("closed", 0.1)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ccxtbt.sim.algos import AlgoOrder
 from ccxtbt.sim.clock import ManualClock
-from ccxtbt.sim.events import MarginEvent, OrderEvent
+from ccxtbt.sim.events import AlgoEvent, MarginEvent, OrderEvent
 from ccxtbt.sim.funding import FUNDING_MS, next_funding_ms, rate_at
 from ccxtbt.sim.margin_books import BRACKETS, maintenance_of
 from ccxtbt.sim.market import Replay
@@ -238,3 +239,129 @@ def judge(bench):
         assert order.executed <= order.orig_qty
         if order.is_open and order.reduce_only:
             assert bench.position.amount * (1 if order.side == "SELL" else -1) >= order.remaining
+
+
+# Conditional orders
+
+
+def algo(bench, kind, side="SELL", quantity="1", **fields):
+    made = AlgoOrder(
+        account=bench.account,
+        algo_id=0,
+        client_id=fields.pop("client_id", f"algo-{len(bench.exchange.algos)}"),
+        symbol="BTCUSDT",
+        side=side,
+        type=kind,
+        quantity=None if quantity is None else D(quantity),
+        price=D(fields.pop("price")) if "price" in fields else None,
+        time_in_force=fields.pop("time_in_force", "GTC"),
+        trigger_price=D(fields.pop("trigger", 0)),
+        callback_rate=D(fields.pop("callback", 0)),
+        activate_price=D(fields.pop("activate", 0)),
+        reduce_only=fields.pop("reduce_only", False),
+        close_position=fields.pop("close_position", False),
+        working_type="CONTRACT_PRICE",
+        created_ms=bench.clock.now_ms(),
+        updated_ms=bench.clock.now_ms(),
+    )
+    assert not fields
+    bench.exchange.place_algo(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "trigger", "prices"),
+    [
+        ("STOP_MARKET", "SELL", "99", ["99.01", "99"]),
+        ("STOP_MARKET", "BUY", "101", ["100.99", "101"]),
+        ("TAKE_PROFIT_MARKET", "SELL", "101", ["100.99", "101"]),
+        ("TAKE_PROFIT_MARKET", "BUY", "99", ["99.01", "99"]),
+    ],
+)
+def test_a_conditional_order_becomes_one_when_the_price_reaches_its_trigger(kind, side, trigger, prices):
+    bench = Bench(*enumerate(prices, 1), **FREE)
+    made = algo(bench, kind, side, trigger=trigger)
+    bench.run(1)
+    assert (made.status, bench.exchange.orders) == ("NEW", [])
+    events = bench.run(2)
+    assert (made.status, made.order.status, made.trigger_ms) == ("FINISHED", "FILLED", START_MS + 2000)
+    assert bench.position.amount == (1 if side == "BUY" else -1)
+    assert [event.status for event in events if isinstance(event, AlgoEvent)] == ["TRIGGERING", "TRIGGERED", "FINISHED"]
+
+
+def test_a_conditional_limit_order_rests_once_it_has_triggered():
+    bench = Bench((1, "99"), (2, "99.5"), **FREE)
+    made = algo(bench, "STOP", trigger="99", price="99.5")
+    bench.run(1)
+    assert (made.status, made.order.status, made.order.price) == ("TRIGGERED", "NEW", D("99.5"))
+    bench.run(2)
+    assert (made.status, made.order.status) == ("FINISHED", "FILLED")
+
+
+def test_a_trailing_stop_follows_the_best_price_from_its_activation_on():
+    bench = Bench((1, "97"), (2, "104"), (3, "110"), (4, "108.91"), (5, "108.9"), **FREE)
+    made = algo(bench, "TRAILING_STOP_MARKET", callback="1", activate="103")
+    for second, best in ((1, 0), (2, 104), (3, 110), (4, 110)):
+        bench.run(second)
+        assert (made.status, made.best) == ("NEW", best)
+    bench.run(5)
+    assert made.status == "FINISHED"
+
+
+def test_a_buying_trailing_stop_without_activation():
+    bench = Bench((1, "90"), (2, "90.89"), (3, "90.9"), **FREE)
+    made = algo(bench, "TRAILING_STOP_MARKET", "BUY", callback="1")
+    bench.run(2)
+    assert made.status == "NEW"
+    bench.run(3)
+    assert made.status == "FINISHED"
+
+
+def test_closing_the_position_takes_what_there_is_then():
+    bench = Bench((1, "99"), (2, "98"), **FREE)
+    bench.place("BUY", "MARKET", "3")
+    closing = algo(bench, "STOP_MARKET", quantity=None, trigger="99", close_position=True)
+    late = algo(bench, "STOP_MARKET", quantity=None, trigger="98", close_position=True)
+    reducing = algo(bench, "STOP_MARKET", trigger="98", reduce_only=True)
+    bench.run(1)
+    assert (closing.status, closing.order.executed, bench.position.amount) == ("FINISHED", 3, 0)
+    bench.run(2)
+    assert (late.status, reducing.status, bench.position.amount) == ("EXPIRED", "REJECTED", 0)
+    assert reducing.reason == "ReduceOnly Order is rejected."
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "code"),
+    [
+        ("STOP_MARKET", {"trigger": "100"}, -2021),
+        ("TAKE_PROFIT_MARKET", {"trigger": "99"}, -2021),
+        ("TRAILING_STOP_MARKET", {"callback": "1", "activate": "99"}, -2021),
+        ("TRAILING_STOP_MARKET", {"callback": "11"}, -2007),
+        ("TRAILING_STOP_MARKET", {}, -2007),
+        ("STOP_MARKET", {}, -1102),
+        ("STOP_MARKET", {"trigger": "99", "quantity": None}, -1102),
+        ("STOP_MARKET", {"trigger": "99", "price": "98"}, -1106),
+        ("STOP", {"trigger": "99"}, -1102),
+        ("STOP", {"trigger": "99", "price": "98", "quantity": None, "close_position": True}, -4136),
+        ("STOP_MARKET", {"trigger": "99", "close_position": True}, -4136),
+        ("STOP_MARKET", {"trigger": "99.001"}, -4014),
+        ("STOP_MARKET", {"trigger": "99", "quantity": "0.0001"}, -1013),
+        ("OCO", {"trigger": "99"}, -1116),
+    ],
+)
+def test_conditional_orders_that_make_no_sense_are_refused(kind, fields, code):
+    bench = Bench(**FREE)
+    with pytest.raises(Reject, match=str(code)):
+        algo(bench, kind, **fields)
+    assert (bench.exchange.algos, bench.exchange.drain()) == ([], [])
+
+
+def test_no_more_conditional_orders_than_the_contract_allows():
+    bench = Bench(**FREE)
+    algo(bench, "STOP_MARKET", trigger="90", client_id="mine")
+    with pytest.raises(Reject, match="-4116"):
+        algo(bench, "STOP_MARKET", trigger="90", client_id="mine")
+    for _ in range(DEEP.max_algo_orders - 1):
+        algo(bench, "STOP_MARKET", trigger="90")
+    with pytest.raises(Reject, match="-4045"):
+        algo(bench, "STOP_MARKET", trigger="90")
