@@ -26,6 +26,9 @@ HOUR_MS = 3_600_000
 class MarketData:
     """Answers that need no signature. Each takes the request's parameters and returns JSON or its bytes."""
 
+    #: Most rows of one answer.
+    max_klines = 1000
+
     def __init__(self, exchange: Exchange, usage: Usage) -> None:
         self._exchange = exchange
         self._usage = usage
@@ -92,7 +95,7 @@ class MarketData:
             interval,
             params.integer("startTime"),
             params.integer("endTime"),
-            params.limit(500, 1000),
+            params.limit(500, self.max_klines),
             now_ms=self._seen_ms(),
         )
 
@@ -203,8 +206,8 @@ def _symbol_info(spec: Spec) -> Json:
         "quoteCommissionPrecision": 8,
         "orderTypes": ORDER_TYPES,
         "icebergAllowed": False,
-        "ocoAllowed": False,
-        "otoAllowed": False,
+        "ocoAllowed": True,
+        "otoAllowed": True,
         "quoteOrderQtyMarketAllowed": True,
         "allowTrailingStop": False,
         "cancelReplaceAllowed": True,

@@ -46,6 +46,8 @@ class Connection:
         Times on the simulator's clock.
     streams : dict of str to None
         Subscribed market streams, in order.
+    usdm : bool
+        Whether it is connected to the futures exchange.
     combined : bool
         Whether market frames are wrapped with their stream's name.
     accounts : dict of int to str
@@ -74,6 +76,7 @@ class Connection:
         self.address = address
         self.opened_ms = self.pinged_ms = self.ponged_ms = now_ms
         self.streams: dict[str, None] = {}
+        self.usdm = False
         self.combined = False
         self.accounts: dict[int, str] = {}
         self.next_subscription = 0

@@ -19,6 +19,8 @@ from ccxtbt.sim.binance_user import Request
 from ccxtbt.sim.connection import Connection, Socket, frame, framed
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
+from ccxtbt.sim.usdm import Usdm
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class RequestRecord(NamedTuple):
 class Gateway:
     """The exchange's doors: takes requests and connections, hands them to the protocol, and sends what comes back.
 
-    All of it runs on one event loop. See `SimServer` for the parameters.
+    All of it runs on one event loop. See `SimServer` for the parameters; the futures exchange keeps its own limits.
 
     Attributes
     ----------
@@ -52,7 +54,14 @@ class Gateway:
     """
 
     def __init__(
-        self, exchange: Exchange, *, latency_ms: float, faults: Faults, limits: Limits, reports: Reports
+        self,
+        exchange: Exchange,
+        *,
+        latency_ms: float,
+        faults: Faults,
+        limits: Limits,
+        reports: Reports,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -60,6 +69,7 @@ class Gateway:
         self.limits = limits
         self.faults = faults
         self.binance = Binance(exchange, limits, self._deliver)
+        self.usdm = None if contracts is None else Usdm(contracts, self._deliver)
         self.requests: deque[RequestRecord] = deque(maxlen=10_000)
         self.connections: dict[int, Connection] = {}
         self.connects = 0
@@ -105,6 +115,13 @@ class Gateway:
         now_ms = self.clock.now_ms()
         self.binance.publish(self.exchange.advance(now_ms), now_ms)
         self.binance.streams.tick(now_ms)
+        if self.usdm is not None:
+            self.usdm.publish(self.usdm.exchange.advance(now_ms), now_ms)
+            self.usdm.streams.tick(now_ms)
+
+    def _venue(self, *, usdm: bool) -> Binance | Usdm:
+        """Return the exchange that a request or a connection is for."""
+        return self.usdm if usdm and self.usdm is not None else self.binance
 
     def flush(self) -> None:
         """Write what is queued on all connections."""
@@ -189,10 +206,9 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
-        with self.binance.rest.market_data.seen_with(lag_ms=_ms(rules, "lag"), skew_ms=_ms(rules, "skew")):
-            status, content, headers, weight = self.binance.rest.answer(
-                request.method, path, query, body, api_key, address
-            )
+        venue = self._venue(usdm=path.startswith("/fapi/"))
+        with venue.market_data.seen_with(lag_ms=_ms(rules, "lag"), skew_ms=_ms(rules, "skew")):
+            status, content, headers, weight = venue.rest.answer(request.method, path, query, body, api_key, address)
         self._report(request.method, path)
         await self._delay(rules, "delay_answer")
         if instead is not None:
@@ -202,10 +218,11 @@ class Gateway:
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""
-        if method != "POST" or path != "/api/v3/order":
+        if method != "POST" or not path.startswith(("/api/v3/order", "/fapi/v1/order", "/fapi/v1/algoOrder")):
             return
         if self._reports == "before" or (self._reports == "mixed" and next(self._orders) % 2 == 0):
-            self.binance.publish(self.exchange.drain(), self.clock.now_ms())
+            venue = self._venue(usdm=path.startswith("/fapi/"))
+            venue.publish(venue.exchange.drain(), self.clock.now_ms())
             self.flush()
 
     def _rules_on(self, method: str, path: str, query: str, body: str) -> list[Rule]:
@@ -291,13 +308,16 @@ class Gateway:
             self._want_flush,
         )
         connection.combined = target.combined
+        connection.usdm = target.usdm
         self.connections[connection.number] = connection
         try:
-            self.binance.streams.subscribe(connection, target.streams)
+            self._venue(usdm=target.usdm).streams.subscribe(connection, target.streams)
+            if target.listen_key and self.usdm is not None:
+                self.usdm.users.open(connection, target.listen_key)
             await self._read(connection, ws)
         finally:
             del self.connections[connection.number]
-            self.binance.drop(connection)
+            self._venue(usdm=target.usdm).drop(connection)
             await connection.closed()
         return ws
 
@@ -324,8 +344,9 @@ class Gateway:
     async def _on_text(self, connection: Connection, text: str) -> None:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
-        if connection.socket == "market":
-            connection.send(frame(self.binance.streams.answer(connection, text)))
+        if connection.socket == "market" or connection.usdm:
+            streams = self._venue(usdm=connection.usdm).streams
+            connection.send(frame(streams.answer(connection, text)))
         else:
             await self._on_request(connection, text)
         self.flush()
@@ -344,7 +365,7 @@ class Gateway:
         if instead is None or instead.args["taken"]:
             self.pump()
             answer = self.binance.answer_socket(connection, request)
-            self._report("POST" if request.method == "order.place" else "WS", "/api/v3/order")
+            self._report("POST" if ".place" in request.method else "WS", "/api/v3/order")
         if instead is not None:
             body = instead.args["body"]
             answer = b'{"id":%b,"status":%d,"error":%b}' % (

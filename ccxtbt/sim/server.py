@@ -24,6 +24,7 @@ from ccxtbt.sim.faults import Faults
 from ccxtbt.sim.gateway import Gateway, Reports
 from ccxtbt.sim.market import Market, QuietBars
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
 from ccxtbt.sim.spec import Spec
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class SimServer:
         Real time between two steps of the exchange.
     control
         Whether it takes orders from other processes: see `Control`.
+    contracts
+        The perpetual contracts of Binance's USD-M futures, on the same clock, served below '/fapi/'; none if not given.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class SimServer:
         reports: Reports = "mixed",
         pump_ms: float = 5.0,
         control: bool = False,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -87,7 +91,15 @@ class SimServer:
         self.limits = limits or Limits()
         self.faults = faults or Faults()
         self.faults.now_ms = self.clock.now_ms
-        self.gateway = Gateway(exchange, latency_ms=latency_ms, faults=self.faults, limits=self.limits, reports=reports)
+        self.contracts = contracts
+        self.gateway = Gateway(
+            exchange,
+            latency_ms=latency_ms,
+            faults=self.faults,
+            limits=self.limits,
+            reports=reports,
+            contracts=contracts,
+        )
         self.binance = self.gateway.binance
         self.usage = self.binance.usage
         self.requests = self.gateway.requests
@@ -114,6 +126,8 @@ class SimServer:
         api_key: str = API_KEY,
         secret: str = SECRET,
         exchange_options: Mapping[str, Any] | None = None,
+        contracts: Iterable[Spec] = (),
+        margin: Mapping[str, Decimal | str | int] | None = None,
         **options: Any,
     ) -> Self:
         """Build a server over seeded markets with one account; it is not started.
@@ -130,12 +144,19 @@ class SimServer:
             The account's keys.
         exchange_options
             Further arguments of `Exchange`, such as fees.
+        contracts, margin
+            The perpetual contracts of a futures exchange beside it, none if not given, and the account's wallet there.
         **options
             Further arguments of `SimServer`.
         """
         markets = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in specs}
         exchange = Exchange(markets, SimClock(start_ms, speed, began_s), **(exchange_options or {}))
         exchange.add_account(Account(api_key, secret, balances or {}))
+        perpetuals = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in contracts}
+        if perpetuals:
+            futures = Perpetuals(perpetuals, exchange.clock)
+            futures.add_account(Account(api_key, secret, margin or {}))
+            options["contracts"] = futures
         return cls(exchange, **options)
 
     @property
