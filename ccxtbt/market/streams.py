@@ -100,9 +100,7 @@ class Streams:
             if name is not None:
                 self._names_of(symbol).bars[name] = known
             self._begin(known)
-        known.listeners = (*known.listeners, listener)
-        if known.live:
-            listener.up()
+        known.join(listener)
 
     def subscribe_trades(self, symbol: str, listener: TradeListener) -> None:
         """Stream the trades of `symbol`; calls within a moment share messages and sockets."""
@@ -115,9 +113,7 @@ class Streams:
             if dialect is not None:
                 self._names_of(symbol).trades[dialect.trades_key(rest, symbol)] = known
             self._begin(known)
-        known.listeners = (*known.listeners, listener)
-        if known.live:
-            listener.up()
+        known.join(listener)
 
     def unsubscribe(self, listener: Listener | TradeListener) -> None:
         """Call `listener` no more; what nobody listens to any longer is unsubscribed at the exchange."""
