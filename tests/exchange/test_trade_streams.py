@@ -197,7 +197,7 @@ def test_bars_and_trades_of_five_symbols_share_one_socket_and_one_message_each(s
     wait_until(lambda: all(ear.heard or ear.frames for ear in ears.values()))
     assert server.connects == 1
     (connection,) = server.connections.values()
-    named = {f"{symbol.lower()}@{'trade' if kind == 'trades' else 'kline_1s'}" for symbol, kind in ears}
+    named = {f"{symbol.lower()}@{'aggTrade' if kind == 'trades' else 'kline_1s'}" for symbol, kind in ears}
     assert named <= set(connection.streams)
 
 
@@ -217,9 +217,9 @@ def test_listeners_share_a_subscription_until_the_last_one_leaves(simulator, cli
     wait_until(lambda: len(second.heard) > seen + 20)
     assert len(first.heard) == left
     (connection,) = server.connections.values()
-    assert "btcusdt@trade" in connection.streams
+    assert "btcusdt@aggTrade" in connection.streams
     streams.do("unsubscribe", second)
-    wait_until(lambda: "btcusdt@trade" not in connection.streams)
+    wait_until(lambda: "btcusdt@aggTrade" not in connection.streams)
     frames = bars.frames
     wait_until(lambda: bars.frames > frames + 5)
     assert bars.events == ["up"]
