@@ -109,7 +109,7 @@ def test_a_store_can_be_started_again(simulator):
     store = store_of(server)
     for _ in range(2):
         feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
-        watcher = run(store, feed, until=lambda w, feed=feed: feed.origins.get("ws", 0) >= 2)
+        watcher = run(store, feed, until=lambda w, feed=feed: "LIVE" in w.states[feed])
         assert watcher.states[feed] == ["DELAYED", "LIVE"]
         assert not store.connection.running
 
