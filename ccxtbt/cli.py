@@ -108,7 +108,7 @@ def _load(
         dataname=symbol, timeframe=timeframe, fromdate=first, todate=last, historical=True, progress=report
     )
     try:
-        ts_ms, _ = feed.launch().result()
+        ts_ms, *_ = feed.launch().result()
     except Exception as error:
         raise as_ours(error, f"Loading the bars of {symbol}") from error
     progress.update(task, completed=1, total=1)
