@@ -252,7 +252,8 @@ class LiveDesk(LiveBooks):
         if self._audit.is_due(now_s):
             if self.differences():
                 self._audit.looking = True
-                self._courier.audit(self._books)
+                # Fills that explain it may be in any market that we have traded or have orders in.
+                self._courier.audit({*self._books, *(state.symbol for state in self._states.open())})
             else:
                 self._audit.put_off(now_s, again=False)
         if self._keyed and now_s - self._balance_s >= self._balance_ttl_s:

@@ -80,11 +80,19 @@ def test_deposits_and_withdrawals_are_booked_apart_and_told(server):
 
 
 def test_no_fill_of_our_own_is_ever_taken_for_a_deposit(server):
-    # Reports of fills come late, twice and out of order, while balances come at once.
-    server.faults.delay(1.0, stream="user", event="executionReport", times=0)
+    # Reports of fills come more than a second late, while balances come at once.
+    server.faults.delay(6.0, stream="user", event="executionReport", times=0)
     store = store_of(server)
-    feed, broker = feed_of(store, server), store.getbroker(check_interval=0.5)
-    plan = Plan(*[lambda w: w.buy(size=0.1), lambda w: w.close()] * 3)
+    feed, broker = feed_of(store, server), store.getbroker(check_interval=30)
+    stop = {"size": 0.1, "exectype": bt.Order.Stop}
+    plan = Plan(
+        *[
+            lambda w: w.buy(**stop, price=w.data.close[0] * 1.00002),
+            lambda w: w.sell(**stop, price=w.data.close[0] * 0.99998),
+        ]
+        * 2,
+        lambda w: w.close(),
+    )
     watcher = run(store, feed, broker=broker, act=plan.act, until=plan.until)
     assert server.faults.log
     assert not broker.apart
