@@ -65,6 +65,8 @@ class LiveBooks(bt.BrokerBase):
         self._opened_ms = 0
         self._beside: dict[str, Decimal] = {}
         self._books: dict[str, Book] = {}
+        # What is held of each currency by these books; None: to be summed up again.
+        self._amounts: dict[str, Decimal] | None = None
         self._audit = Audit()
         # The datas of each market of the run, and what else prices are asked for, with the last ones told.
         self._by_symbol: dict[str, list[Any]] = {}
@@ -87,7 +89,7 @@ class LiveBooks(bt.BrokerBase):
             Up to when the balance holds what was traded.
         """
         self._opened_ms = opened_ms
-        self._opening = self.wallet.totals()
+        self._opening, self._amounts = self.wallet.totals(), None
         for data in self.cerebro.datas:
             if isinstance(self._market(data), str):
                 self._by_symbol.setdefault(self._symbol(data), []).append(data)
@@ -112,10 +114,13 @@ class LiveBooks(bt.BrokerBase):
 
     def amount(self, currency: str) -> Decimal:
         """Return what is held of a currency: of the opening balance, all fills, and what came beside them."""
-        amount = EXACT.add(self._opening.get(currency, ZERO), self._beside.get(currency, ZERO))
-        for book in self._books.values():
-            amount = EXACT.add(amount, book.flows.get(currency, ZERO))
-        return amount
+        return self._sums().get(currency, ZERO)
+
+    def _sums(self) -> dict[str, Decimal]:
+        # Observers ask several times a bar, and fills are rare.
+        if self._amounts is None:
+            self._amounts = sum_of(self._opening, self._beside, *(book.flows for book in self._books.values()))
+        return self._amounts
 
     def getvalue(self, datas: Any = None) -> float:
         """Return money and positions at the last price, in the store's currency; of `datas`, their positions alone.
@@ -185,6 +190,7 @@ class LiveBooks(bt.BrokerBase):
             order.executed_fills.add(fill.trade_id)
         data, lot = order.data, self.rules_of(order.data).lot
         booked = self._book_of(data).fill(fill, self._fee_rate)
+        self._amounts = None
         when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
@@ -215,6 +221,7 @@ class LiveBooks(bt.BrokerBase):
         """Book what a counted fill turned out to have cost."""
         price = Decimal(repr(order.executed.price))
         fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._fee_rate)
+        self._amounts = None
         order.executed.comm += float(fee)
 
     def _book_of(self, data: Any) -> Book:
@@ -273,12 +280,11 @@ class LiveBooks(bt.BrokerBase):
 
     def differences(self) -> dict[str, Decimal]:
         """Return how much more of each currency the account holds than these books say, or below 0 less."""
-        flows = (book.flows for book in self._books.values())
-        return self.wallet.differences(sum_of(self._opening, self._beside, *flows))
+        return self.wallet.differences(self._sums())
 
     def _book_apart(self, apart: Apart) -> None:
         """Book what changed without an order of this run, and say so."""
-        self._beside = sum_of(self._beside, apart.changes)
+        self._beside, self._amounts = sum_of(self._beside, apart.changes), None
         self.apart.append(apart)
         if any(abs(change) > FINEST_STEP for change in apart.changes.values()):
             self._warn(str(apart), apart=apart)
