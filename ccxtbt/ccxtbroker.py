@@ -14,7 +14,8 @@ from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
-from ccxtbt.livedesk import POLL_ALONE_S, POLL_S, LiveDesk
+from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, LiveDesk
+from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
 from ccxtbt.trading.sizes import CommInfo
@@ -90,13 +91,18 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     flatten_excess : bool
         True: where two orders that exclude each other were both filled before the cancel of the second arrived, the
         excess is traded back at market at once. It is told in `notify_store` either way.
+    position : str
+        ``'fills'``: a live run begins without positions. ``'balance'``: with what the account holds of the base of each
+        market, counted as bought at the last price; what closes it makes a Trade. A backtest always begins without.
+    balance_ttl : float
+        Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
     debug
         Accepted from old scripts.
 
     Raises
     ------
     ConfigError
-        No store, or one given twice.
+        No store, or one given twice; a `position` that is none of these.
     """
 
     params = (
@@ -106,6 +112,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("debug", False),
         ("use_websocket", True),
         ("flatten_excess", False),
+        ("position", "fills"),
+        ("balance_ttl", BALANCE_TTL_S),
     )
 
     order_types: Mapping[int, str] = {}
@@ -114,6 +122,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def __init__(self) -> None:
         super().__init__()
         self.store: CCXTStore = self.p.store
+        if self.p.position not in {"fills", "balance"}:
+            raise ConfigError(f"position={self.p.position!r} is not known: say 'fills' or 'balance'.")
         mapping = self.p.broker_mapping or {}
         self.order_types = {**self.order_types, **mapping.get("order_types", {})}
         self.mappings = {
@@ -145,6 +155,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 self.p.check_interval or (POLL_S if streams else POLL_ALONE_S),
                 streams=streams,
                 flatten_excess=bool(self.p.flatten_excess),
+                balance_ttl_s=float(self.p.balance_ttl),
+                seeded=self.p.position == "balance",
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True
@@ -178,6 +190,12 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return float(self._desk.startingcash)
 
     @property
+    def startingvalue(self) -> float:
+        """Value when the run began."""
+        desk = self._desk
+        return float(desk.startingvalue if isinstance(desk, LiveDesk) else desk.startingcash)
+
+    @property
     def positions(self) -> Any:
         """Positions by data."""
         return self._desk.positions
@@ -195,6 +213,11 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return float(self._desk.getcash())
 
     get_cash = getcash
+
+    @property
+    def apart(self) -> list[Apart]:
+        """What changed in a live account without an order of this run: deposits, payments, trades of others."""
+        return list(self._desk.apart) if isinstance(self._desk, LiveDesk) else []
 
     def amount(self, currency: str) -> Decimal:
         """Return what a live account holds of a currency, by its balance at the start and all fills since, exactly.

@@ -5,18 +5,27 @@ Everything here runs on cerebro's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import logging
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 import backtrader as bt
 
+from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
+from ccxtbt.trading.audit import Apart, Audit, sum_of
 from ccxtbt.trading.books import Book
-from ccxtbt.trading.rules import Rules
+from ccxtbt.trading.reports import FillFact
+from ccxtbt.trading.rules import EXACT, FINEST_STEP, Rules
 from ccxtbt.trading.sizes import CommInfo, Position, Size
 from ccxtbt.trading.states import Amend, Fill
+
+logger = logging.getLogger(__name__)
+
+ZERO, ONE = Decimal(0), Decimal(1)
 
 
 class LiveBooks(bt.BrokerBase):
@@ -32,6 +41,11 @@ class LiveBooks(bt.BrokerBase):
         CommInfos that the user has set, by data name.
     read_rules : callable
         Returns what a market accepts, by its symbol.
+
+    Attributes
+    ----------
+    apart : list of Apart
+        What changed in the account without an order of this run.
     """
 
     def __init__(
@@ -46,33 +60,80 @@ class LiveBooks(bt.BrokerBase):
         self.startingcash = self.startingvalue = 0.0
         self._read_rules = read_rules
         self._rules: dict[str, Rules] = {}
+        self.apart: list[Apart] = []
         self._opening: dict[str, Decimal] = {}
+        self._opened_ms = 0
+        self._beside: dict[str, Decimal] = {}
         self._books: dict[str, Book] = {}
+        # What is held of each currency by these books; None: to be summed up again.
+        self._amounts: dict[str, Decimal] | None = None
+        self._audit = Audit()
+        # The datas of each market of the run, and what else prices are asked for, with the last ones told.
+        self._by_symbol: dict[str, list[Any]] = {}
+        self._quotes: list[str] = []
+        self._wanted: set[str] = set()
+        self._prices: dict[str, Decimal] = {}
+        self._unpriced: set[tuple[str, str]] = set()
+        # Positions of the start that no strategy has a trade of yet.
+        self._seeds: list[Any] = []
 
-    def open_books(self) -> None:
-        """Begin with what the account holds now."""
-        self._opening = self.wallet.totals()
+    def init(self) -> None:
+        """Add no CommInfo, where backtrader's own would: it charges nothing and cuts sizes to whole units."""
+
+    def open_books(self, opened_ms: int = 0) -> None:
+        """Begin with what the account holds now.
+
+        Parameters
+        ----------
+        opened_ms : int
+            Up to when the balance holds what was traded.
+        """
+        self._opened_ms = opened_ms
+        self._opening, self._amounts = self.wallet.totals(), None
+        for data in self.cerebro.datas:
+            if isinstance(self._market(data), str):
+                self._by_symbol.setdefault(self._symbol(data), []).append(data)
+        quotes = {self.rules_of(datas[0]).quote for datas in self._by_symbol.values()}
+        self._quotes = sorted(quotes - {self.store.currency})
+        coins = [coin for coin in self.store.connection.facts.fee_coins if self.wallet.total(coin)]
+        for quote in quotes:
+            for currency in coins:
+                self._want(currency, quote)
+            self._want(quote, self.store.currency or "")
+
+    def begin(self) -> None:
+        """Note what a run begins with, once prices are known."""
         self.startingcash = self.getcash()
         self.startingvalue = self.getvalue()
 
     def getcash(self) -> float:
-        """Return the account's money in the store's currency, by the opening balance and the fills since."""
+        """Return the money in the store's currency: of the opening balance, all fills, and what came beside them."""
         return float(self.amount(self.store.currency or ""))
 
     get_cash = getcash
 
     def amount(self, currency: str) -> Decimal:
-        """Return what is held of a currency, free and locked, by the opening balance and all fills since."""
-        flows = (book.flows.get(currency, Decimal(0)) for book in self._books.values())
-        return sum(flows, self._opening.get(currency, Decimal(0)))
+        """Return what is held of a currency: of the opening balance, all fills, and what came beside them."""
+        return self._sums().get(currency, ZERO)
+
+    def _sums(self) -> dict[str, Decimal]:
+        # Observers ask several times a bar, and fills are rare.
+        if self._amounts is None:
+            self._amounts = sum_of(self._opening, self._beside, *(book.flows for book in self._books.values()))
+        return self._amounts
 
     def getvalue(self, datas: Any = None) -> float:
-        """Return cash and positions at the last price; of `datas`, the value of their positions alone."""
+        """Return money and positions at the last price, in the store's currency; of `datas`, their positions alone.
+
+        Money is the store's currency and what else the markets of the run are paid in.
+        """
         if datas is not None:
             return sum(self._worth(data) for data in datas)
         # Of the datas that share a position, the one whose bar is the latest tells its price.
         latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
-        return self.getcash() + sum(self._worth(data) for data in latest.values())
+        return sum(map(self._money, (self.store.currency or "", *self._quotes))) + sum(
+            self._worth(data) for data in latest.values()
+        )
 
     get_value = getvalue
 
@@ -94,8 +155,10 @@ class LiveBooks(bt.BrokerBase):
         for name in (data._name, None):
             if name in self.comminfo:
                 return self.comminfo[name]
-        rules = self.rules_of(data)
-        return self.comminfo.setdefault(data._name, CommInfo(commission=float(rules.fee_rate), lot=rules.lot))
+        rules, currency = self.rules_of(data), self.store.currency or ""
+        rate = None if rules.quote == currency else functools.partial(self.rate, rules.quote, currency)
+        info = CommInfo(commission=float(rules.fee_rate), lot=rules.lot, rate=rate)
+        return self.comminfo.setdefault(data._name, info)
 
     def rules_of(self, data: Any) -> Rules:
         """Return what the market of a data accepts.
@@ -105,7 +168,9 @@ class LiveBooks(bt.BrokerBase):
         ConfigError
             The data is not of this store.
         """
-        symbol = self._symbol(data)
+        return self._rules_named(self._symbol(data))
+
+    def _rules_named(self, symbol: str) -> Rules:
         if symbol not in self._rules:
             self._rules[symbol] = self._read_rules(symbol)
         return self._rules[symbol]
@@ -124,7 +189,8 @@ class LiveBooks(bt.BrokerBase):
         if fill.trade_id is not None:
             order.executed_fills.add(fill.trade_id)
         data, lot = order.data, self.rules_of(order.data).lot
-        booked = self._book_of(data).fill(fill, self._rate)
+        booked = self._book_of(data).fill(fill, self._fee_rate)
+        self._amounts = None
         when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
@@ -154,19 +220,135 @@ class LiveBooks(bt.BrokerBase):
     def _amend(self, order: Any, amend: Amend) -> None:
         """Book what a counted fill turned out to have cost."""
         price = Decimal(repr(order.executed.price))
-        fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._rate)
+        fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._fee_rate)
+        self._amounts = None
         order.executed.comm += float(fee)
 
     def _book_of(self, data: Any) -> Book:
         rules = self.rules_of(data)
         return self._books.setdefault(rules.symbol, Book(rules.base, rules.quote, rules.lot))
 
-    def _rate(self, currency: str, quote: str) -> Decimal | None:
-        """Return the last price of a currency in another, by the feeds of this run."""
-        for data in self.cerebro.datas:
-            if getattr(self.source(data).p, "dataname", None) == f"{currency}/{quote}" and len(data):
-                return Decimal(repr(data.close[0]))
+    # Prices
+
+    def rate(self, currency: str, other: str) -> Decimal | None:
+        """Return the last price of a currency in another: by the feeds of this run, else as last asked for."""
+        if currency == other:
+            return ONE
+        price = self._price(f"{currency}/{other}")
+        if price is not None:
+            return price
+        inverse = self._price(f"{other}/{currency}")
+        if inverse:
+            return EXACT.divide(ONE, inverse)
+        self._want(currency, other)
         return None
+
+    def _price(self, symbol: str) -> Decimal | None:
+        datas = [data for data in self._by_symbol.get(symbol, ()) if len(data)]
+        if datas:
+            return Decimal(repr(max(datas, key=self._age).close[0]))
+        return self._prices.get(symbol)
+
+    def _want(self, currency: str, other: str) -> None:
+        """Have the price of a currency in another asked for, if no feed of this run tells it and there is a market."""
+        markets = self.store.connection.markets
+        for symbol in (f"{currency}/{other}", f"{other}/{currency}"):
+            if symbol in markets:
+                if symbol not in self._by_symbol:
+                    self._wanted.add(symbol)
+                return
+
+    def _fee_rate(self, currency: str, quote: str) -> Decimal | None:
+        """Return the price of a fee's currency; where nobody knows it, that is said once."""
+        rate = self.rate(currency, quote)
+        if rate is None and (currency, quote) not in self._unpriced:
+            self._unpriced.add((currency, quote))
+            self._warn(
+                f"A fee was taken in {currency}, whose price in {quote} is not known: it is gone from the balance, and "
+                "in the commission of no order until there is a price."
+            )
+        return rate
+
+    def _money(self, currency: str) -> float:
+        """Return what is held of a currency beside the positions in it, in the store's currency."""
+        held = (book.held for book in self._books.values() if book.base == currency)
+        free = EXACT.subtract(self.amount(currency), sum(held, ZERO))
+        rate = self.rate(currency, self.store.currency or "") if free else ONE
+        return 0.0 if rate is None else float(EXACT.multiply(free, rate))
+
+    # What no order of this run did
+
+    def differences(self) -> dict[str, Decimal]:
+        """Return how much more of each currency the account holds than these books say, or below 0 less."""
+        return self.wallet.differences(self._sums())
+
+    def _book_apart(self, apart: Apart) -> None:
+        """Book what changed without an order of this run, and say so."""
+        self._beside, self._amounts = sum_of(self._beside, apart.changes), None
+        self.apart.append(apart)
+        if any(abs(change) > FINEST_STEP for change in apart.changes.values()):
+            self._warn(str(apart), apart=apart)
+
+    def _book_foreign(self, fills: Iterable[FillFact]) -> None:
+        """Book the fills of orders that are not of this run."""
+        for fill in fills:
+            # What traded before the books were opened is in the balance that they were opened with.
+            if (fill.ts_ms or 0) <= self._opened_ms or fill.side is None or not self._audit.is_new(fill):
+                continue
+            rules = self._rules_named(str(fill.symbol))
+            beside = Book(rules.base, rules.quote, rules.lot)
+            size = fill.amount if fill.side == "buy" else -fill.amount
+            beside.fill(Fill(size, fill.price, fill.fee_cost, fill.fee_currency), self.rate)
+            self._book_apart(Apart(beside.flows, fill))
+
+    # Positions of the start
+
+    def holdings(self) -> list[str]:
+        """Return the markets of the run of whose base the account holds something."""
+        return [symbol for symbol in self._by_symbol if self._opening.get(self._rules_named(symbol).base)]
+
+    def seed(self, symbol: str, price: Decimal | None) -> None:
+        """Begin a market's position with what the account holds.
+
+        Parameters
+        ----------
+        symbol : str
+            One of a data of this run.
+        price : Decimal or None
+            What it counts as bought at; None: the close of the first bar.
+        """
+        data = self._by_symbol[symbol][0]
+        book, rules = self._book_of(data), self.rules_of(data)
+        book.seed(self._opening.get(rules.base, ZERO), price or ZERO)
+        if book.size:
+            position = self.getposition(data, clone=False)
+            position.size, position.price = Size(book.size, rules.lot), float(book.price)
+            self._seeds.append(data)
+
+    def _tell_seeds(self) -> None:
+        """Open the Trades of the positions of the start, once their data has a bar."""
+        owner = self.cerebro.runningstrats[0]
+        for data in [data for data in self._seeds if len(data)]:
+            self._seeds = [each for each in self._seeds if each is not data]
+            # Not among the notifications: with quicknotify backtrader would tell a simulated order too.
+            owner._addnotification(self._seed_order(data).clone(), quicknotify=False)
+            owner._notify(qtrades=owner._tradespending[-1:])
+
+    def _seed_order(self, data: Any) -> Any:
+        book, lot, position = self._book_of(data), self.rules_of(data).lot, self.getposition(data, clone=False)
+        book.price = book.price or Decimal(repr(data.close[0]))
+        position.price = price = float(book.price)
+        size = Size(book.size, lot)
+        named: dict[str, Any] = {"data": data, "size": size, "price": price, "simulated": True}
+        order = CCXTOrder(side="buy", **named)
+        comminfo = self.getcommissioninfo(data)
+        order.addcomminfo(comminfo)
+        nothing = Size(0.0, lot)
+        value, margin = float(EXACT.multiply(book.size, book.price)), comminfo.margin
+        order.execute(0.0, size, price, nothing, 0.0, 0.0, size, value, 0.0, margin, 0.0, size, price)
+        order.completed()
+        self._warn(f"The run begins with {book.size} {book.base} of the account, counted as bought at {book.price}.")
+        return order
 
     # Markets
 
@@ -190,6 +372,13 @@ class LiveBooks(bt.BrokerBase):
 
     def _worth(self, data: Any) -> float:
         position = self.positions.get(data)
-        if position is None or not position.size or not len(data):
+        if position is None or not position.size:
             return 0.0
-        return float(self.getcommissioninfo(data).getvalue(position, data.close[0]))
+        price = data.close[0] if len(data) else position.price
+        worth = float(self.getcommissioninfo(data).getvalue(position, price))
+        quote, currency = self.rules_of(data).quote, self.store.currency or ""
+        return worth if quote == currency else worth * float(self.rate(quote, currency) or 0)
+
+    def _warn(self, text: str, **details: Any) -> None:
+        logger.warning("%s", text)
+        self.store.put_notification(text, **details)

@@ -22,8 +22,9 @@ from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
 from ccxtbt.livebooks import LiveBooks
 from ccxtbt.trading.armed import Armed
+from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
-from ccxtbt.trading.courier import Courier, Down, News, Up
+from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
 from ccxtbt.trading.limits import NO_LIMITS, Halt
@@ -58,6 +59,10 @@ POLL_S = 10.0
 HINT_S = 0.5
 # How often they are looked up where no stream is listened to.
 POLL_ALONE_S = 3.0
+
+# How old a balance, or the price of a currency without a feed, may get.
+BALANCE_TTL_S = 60.0
+PRICES_TTL_S = 60.0
 
 # Finished orders are let go of in batches; the states keep 10,000 of them for late messages.
 KEEP_LEGS = 20_000
@@ -133,6 +138,10 @@ class LiveDesk(LiveBooks):
         Listen to the account's streams where the exchange has them.
     flatten_excess : bool
         Trade back at once what orders that exclude each other have traded too much.
+    balance_ttl_s : float
+        How old a balance may get before it is asked for again.
+    seeded : bool
+        Begin with the positions that the account holds, instead of none.
     """
 
     def __init__(
@@ -146,8 +155,13 @@ class LiveDesk(LiveBooks):
         *,
         streams: bool = True,
         flatten_excess: bool = False,
+        balance_ttl_s: float = BALANCE_TTL_S,
+        seeded: bool = False,
     ) -> None:
         store.start()
+        self._balance_ttl_s = balance_ttl_s
+        self._seeded = seeded
+        self._asked: set[str] = set()
         self._keyed = store.connection.keyed
         self._journal = store.open_journal() if self._keyed else None
         self._courier = Courier(store.connection, self._put, mappings, self._journal, streams=streams)
@@ -180,7 +194,7 @@ class LiveDesk(LiveBooks):
         self._unsettled: set[str] = set()
         # Bars of each data that brackets and armed orders have been shown.
         self._priced: dict[Any, int] = {}
-        self._looked_s = time.monotonic()
+        self._looked_s = self._balance_s = self._prices_s = time.monotonic()
         self._look_soon = False
 
     # Life
@@ -190,10 +204,20 @@ class LiveDesk(LiveBooks):
         super().start()
         self.store.start()
         self.store.desk = self
+        opened_ms = 0
         if self._keyed:
-            self.wallet.update(self._courier.fetch_balance())
+            opened_ms = self.store.connection.clock.now_ms()
+            balance = self._courier.fetch_balance()
+            self.wallet.replace(balance)
+            opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
-        self.open_books()
+        self.open_books(opened_ms)
+        seeded = self.holdings() if self._seeded else []
+        if seeded or self._wanted:
+            self._prices |= self._courier.fetch_prices({*seeded, *self._wanted}).last
+        for symbol in seeded:
+            self.seed(symbol, self._prices.get(symbol))
+        self.begin()
 
     def stop(self) -> None:
         """End the run; orders that are open stay open at the exchange, and that is said."""
@@ -207,7 +231,10 @@ class LiveDesk(LiveBooks):
         self._show_prices()
         if self._until:
             self._expire()
+        if self._seeds:
+            self._tell_seeds()
         now_s = time.monotonic()
+        self._keep_account(now_s)
         if now_s - self._looked_s < (HINT_S if self._look_soon else self._poll_s):
             return
         self._looked_s = now_s
@@ -219,6 +246,40 @@ class LiveDesk(LiveBooks):
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
             self._courier.cancel(client_id, self._legs[client_id].state.symbol)
+
+    def _keep_account(self, now_s: float) -> None:
+        """Ask for balances and prices that have become old, and look at what the books do not explain."""
+        if self._audit.is_due(now_s):
+            if self.differences():
+                self._audit.looking = True
+                # Fills that explain it may be in any market that we have traded or have orders in.
+                self._courier.audit({*self._books, *(state.symbol for state in self._states.open())})
+            else:
+                self._audit.put_off(now_s, again=False)
+        if self._keyed and now_s - self._balance_s >= self._balance_ttl_s:
+            self._balance_s = now_s
+            self._courier.refresh_balance(pushed_too=True)
+        if self._wanted and (now_s - self._prices_s >= PRICES_TTL_S or not self._wanted <= self._asked):
+            self._prices_s, self._asked = now_s, set(self._wanted)
+            self._courier.refresh_prices(self._wanted)
+
+    def _hear_held(self, held: Held) -> None:
+        """Take a balance that was asked for."""
+        now_s = time.monotonic()
+        waiting = self._states.open()
+        unclear = any(state.order_id is None or state.in_doubt or state.needs_fills for state in waiting)
+        if held.balance is not None:
+            self._balance_s = now_s
+            self.wallet.replace(held.balance)
+        if not held.looked:
+            self._audit.notice(self.differences(), now_s)
+        elif held.balance is None or unclear:
+            self._audit.looking = False
+            self._audit.put_off(now_s, again=True)
+        else:
+            proved = self._audit.look(self.differences(), now_s)
+            if proved:
+                self._book_apart(Apart(proved))
 
     def _show_prices(self) -> None:
         """Show each new bar to the orders that are watched here."""
@@ -313,9 +374,16 @@ class LiveDesk(LiveBooks):
             for order in self.open_orders:
                 self.cancel(order)
         elif isinstance(item, dict):
+            self._balance_s = time.monotonic()
             self.wallet.update(item)
+            self._audit.notice(self.differences(), self._balance_s)
+        elif isinstance(item, Held):
+            self._hear_held(item)
+        elif isinstance(item, Prices):
+            self._prices |= item.last
         else:
             state, told = self._states.apply(item)
+            self._book_foreign(self._states.foreign())
             if state is not None:
                 if told and self._journal is not None:
                     self._journal.note(Told(state.client_id, tuple(told), state.order_id, state.filled, state.cost))
@@ -807,7 +875,3 @@ class LiveDesk(LiveBooks):
                 self._journal.note(LinkEnd(order.ref, order.getstatusname()))
         # The clone moves the window of fills that a Trade is built from: one for each change.
         self.notifs.append(order.clone())
-
-    def _warn(self, text: str) -> None:
-        logger.warning("%s", text)
-        self.store.put_notification(text)

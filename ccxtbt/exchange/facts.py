@@ -75,6 +75,8 @@ class Facts:
         An order must be good for longer than this.
     trailing_params : tuple of str
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
+    fee_coins : tuple of str
+        Coins of the exchange's own that fees can be taken in, whatever is traded.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
     """
@@ -108,6 +110,7 @@ class Facts:
     expiry: tuple[str, str] | tuple[()] = ()
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
+    fee_coins: tuple[str, ...] = ()
     startup_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -147,6 +150,8 @@ _BINANCE = Facts(
     streams_per_socket=1_000,
     stream_ends=('"e":"eventStreamTerminated"',),
     client_id_length=36,
+    # "Commission FAQ": paid in BNB, with a discount, where the account is set so.
+    fee_coins=("BNB",),
     startup_options=_BINANCE_STARTUP,
 )
 
@@ -196,7 +201,11 @@ TABLE: Mapping[str, Facts] = {
     ),
     "bybit": Facts(remaining_header="x-bapi-limit-status", reset_header="x-bapi-limit-reset-timestamp"),
     "kucoin": Facts(
-        remaining_header="gw-ratelimit-remaining", reset_header="gw-ratelimit-reset", reset_counts_down=True
+        remaining_header="gw-ratelimit-remaining",
+        reset_header="gw-ratelimit-reset",
+        reset_counts_down=True,
+        # "Trading fee discount": paid in KCS where the account is set so.
+        fee_coins=("KCS",),
     ),
 }
 

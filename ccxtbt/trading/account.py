@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+
+from ccxtbt.trading.rules import EXACT
+
+# ccxt gives amounts as floats: a difference of so many of their last places is none.
+_LAST_PLACES = 4
 
 
 class Wallet:
@@ -27,9 +33,33 @@ class Wallet:
                 }
             )
 
+    def replace(self, balance: Mapping[str, Any]) -> None:
+        """Take a balance that was asked for: what it does not name is not there."""
+        self._free = dict.fromkeys(self._free, 0.0)
+        self._total = dict.fromkeys(self._total, 0.0)
+        self.raw = {}
+        self.update(balance)
+
     def totals(self) -> dict[str, Decimal]:
         """Return what is held of each currency, to the digits that the exchange wrote."""
         return {currency: Decimal(repr(amount)) for currency, amount in self._total.items()}
+
+    def differences(self, amounts: Mapping[str, Decimal]) -> dict[str, Decimal]:
+        """Return how much more is held of each currency than `amounts` say, or below 0 less, where it is not equal.
+
+        Parameters
+        ----------
+        amounts : mapping of str to Decimal
+            Currency -> what should be held; one that is missing should not be held at all.
+        """
+        found = {}
+        held = self.totals()
+        for currency in held.keys() | amounts.keys():
+            told, expected = held.get(currency, Decimal(0)), amounts.get(currency, Decimal(0))
+            difference = EXACT.subtract(told, expected)
+            if abs(difference) > _LAST_PLACES * Decimal(math.ulp(float(max(abs(told), abs(expected))))):
+                found[currency] = difference
+        return found
 
     def free(self, currency: str | None) -> float:
         """Return what can be spent of a currency; 0 where the account never held it."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from ccxtbt.errors import (
@@ -24,7 +25,7 @@ from ccxtbt.exchange.wire import Wire
 from ccxtbt.trading.journal import Intent, Journal
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reports import Fact, Refused, Unknown, facts_of, fill_fact, order_fact
-from ccxtbt.trading.rules import Rules, rules_of
+from ccxtbt.trading.rules import Rules, exact, rules_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,30 @@ class Down:
     reason: str
 
 
-News = Fact | Up | Down | dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The balance that was asked for.
+
+    Attributes
+    ----------
+    balance : dict or None
+        In ccxt's structure; None where it could not be had.
+    looked : bool
+        The trades were looked at first, as an audit wants it.
+    """
+
+    balance: dict[str, Any] | None
+    looked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Last prices of markets, by symbol."""
+
+    last: Mapping[str, Decimal]
+
+
+News = Fact | Up | Down | Held | Prices | dict[str, Any]
 
 
 class Courier:
@@ -145,10 +169,22 @@ class Courier:
         """Return the account's balance; runs on the I/O thread."""
         return await self._private.balance()
 
-    def refresh_balance(self) -> None:
-        """Ask for the balance where no stream pushes it."""
-        if not (self._streams and self._connection.rest.has.get("watchBalance")):
+    def refresh_balance(self, *, pushed_too: bool = False) -> None:
+        """Ask for the balance where no stream pushes it; or, `pushed_too`, in any case."""
+        if pushed_too or not (self._streams and self._connection.rest.has.get("watchBalance")):
             self._connection.post(self._refresh_balance, name="balance")
+
+    def audit(self, symbols: Iterable[str]) -> None:
+        """Ask for our trades of some markets, and then for the balance."""
+        self._connection.post(self._audit, tuple(symbols), name="audit")
+
+    def fetch_prices(self, symbols: Iterable[str]) -> Prices:
+        """Return the last prices of markets; waits for them."""
+        return self._connection.call(self._prices, tuple(symbols))
+
+    def refresh_prices(self, symbols: Iterable[str]) -> None:
+        """Ask for the last prices of markets."""
+        self._connection.post(self._refresh_prices, tuple(symbols), name="prices")
 
     # What the private streams call
 
@@ -198,8 +234,11 @@ class Courier:
             self._answers[client_id].set_result(answered)
 
     async def _cancel(self, client_id: str, symbol: str) -> None:
+        order_id: str | Literal[False] | None = None
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
-        order_id = await asyncio.wrap_future(self._answers[client_id]) if client_id in self._answers else None
+        if client_id in self._answers:
+            # Shielded: a cancel that ends early must not end the answer for whoever else waits, or will set it.
+            order_id = await asyncio.shield(asyncio.wrap_future(self._answers[client_id]))
         if order_id is False:
             return
         try:
@@ -220,11 +259,37 @@ class Courier:
         try:
             while self._balance_due:
                 self._balance_due = False
-                self._put(await self._private.balance())
+                self._put(Held(await self._private.balance()))
         except TryLaterError as error:
             logger.warning("%s", error)
         finally:
             self._asking_balance = False
+
+    async def _audit(self, symbols: tuple[str, ...]) -> None:
+        held = Held(None, looked=True)
+        try:
+            await self.look_up_trades(symbols)
+            held = Held(await self._private.balance(), looked=True)
+        except TryLaterError as error:
+            logger.warning("%s", error)
+        finally:
+            self._put(held)
+
+    async def _prices(self, symbols: tuple[str, ...]) -> Prices:
+        rest = self._connection.rest
+        last = {}
+        for symbol in symbols:
+            try:
+                price = (await self._connection.retrying(rest.fetch_ticker)(symbol)).get("last")
+            except Exception as error:  # noqa: BLE001  # a price that cannot be had is told by who needs it
+                logger.warning("The price of %s could not be had: %s", symbol, error)
+                continue
+            if price:
+                last[symbol] = exact(price, "last price")
+        return Prices(last)
+
+    async def _refresh_prices(self, symbols: tuple[str, ...]) -> None:
+        self._put(await self._prices(symbols))
 
     async def look_at_open(self) -> set[str]:
         """Pass on all open orders, and return the exchange's ids of them; runs on the I/O thread."""

@@ -84,6 +84,8 @@ class FillFact:
         Whether the order rested on the book.
     symbol : str or None
         Market, in ccxt's name.
+    side : str or None
+        'buy' or 'sell'.
     """
 
     order_id: str | None
@@ -96,6 +98,7 @@ class FillFact:
     fee_currency: str | None = None
     maker: bool | None = None
     symbol: str | None = None
+    side: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ def fill_fact(trade: Mapping[str, Any]) -> FillFact:
         fee_currency=fees[0][0] if fees else None,
         maker=None if role is None else role == "maker",
         symbol=trade.get("symbol"),
+        side=trade.get("side"),
     )
 
 

@@ -99,6 +99,9 @@ class CommInfo(bt.CommInfoBase):
         Fee as a share of the value: 0.001 is a tenth of a per cent.
     lot : Decimal
         Step of sizes.
+    rate : callable or None
+        Returns what one unit of the market's quote is worth in the account's currency, None if nobody knows; itself
+        None where the two are the same.
     """
 
     params = (
@@ -107,13 +110,15 @@ class CommInfo(bt.CommInfoBase):
         ("commtype", bt.CommInfoBase.COMM_PERC),
         ("stocklike", True),
         ("lot", FINEST_STEP),
+        ("rate", None),
     )
 
     def getsize(self, price: float, cash: float) -> Size:
         """Return the largest size, in whole lots, that `cash` buys at `price`; 0 where there is no price."""
-        if not price > 0:
+        rate = 1.0 if self.p.rate is None else float(self.p.rate() or 0)
+        if not price > 0 or not rate > 0:
             return Size(0.0, self.p.lot)
-        unit = price if self.stocklike else self.get_margin(price)
+        unit = rate * (price if self.stocklike else self.get_margin(price))
         return Size(round_to(self.p.leverage * cash / unit, self.p.lot, ROUND_FLOOR, "cash"), self.p.lot)
 
 

@@ -548,6 +548,15 @@ class Orders:
             self._retire(state)
         return state, told
 
+    def foreign(self) -> list[FillFact]:
+        """Take out the fills that belong to no order of ours.
+
+        While an order of ours does not know the exchange's id of it yet, a fill in its market may be its own.
+        """
+        unanswered = {state.symbol for state in self._open.values() if state.order_id is None}
+        keys = [key for key in self._unknown if key[0] is not None and key[0] not in unanswered]
+        return [fact for key in keys for fact in self._unknown.pop(key) if isinstance(fact, FillFact)]
+
     def _keep(self, fact: Fact, key: tuple[str | None, str]) -> None:
         self._unknown.setdefault(key, deque(maxlen=_FACTS_KEPT)).append(fact)
         while len(self._unknown) > self._keep_unknown:

@@ -55,7 +55,7 @@ def test_the_answer_to_a_create_tells_its_fills_and_then_how_it_stands(exchange)
 def test_an_execution_report_as_watch_my_trades_gives_it(exchange):
     assert fill_fact(exchange.parse_ws_trade(REPORT)) == FillFact(
         "4293153", "mine", "77", 1499405658657, Decimal("0.1"), Decimal("30000.1"), Decimal("3.00001"), "USDT", True,
-        "BTC/USDT",
+        "BTC/USDT", "sell",
     )  # fmt: skip
 
 
