@@ -266,7 +266,7 @@ class Exchange:
         self, account: Account, symbol: str, order_id: int | None = None, client_id: str | None = None
     ) -> Order | None:
         """Fill what is left of a resting order at its price, as if a trade had passed it; None if it does not rest."""
-        now_ms = self._catch_up()
+        now_ms = self.catch_up()
         order = self._find(account, symbol, order_id, client_id)
         desk = self._desk(symbol)
         if order is None or order not in desk.resting[order.side]:
