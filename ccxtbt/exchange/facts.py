@@ -50,6 +50,8 @@ class Facts:
         When a connection is replaced, before the exchange ends it.
     ping_s : float
         Longest time between two pings; a connection that says nothing for two and a half of them is dead.
+    stream_ends : tuple of str
+        What stands in a frame that ends the account's stream while the connection goes on.
     stream_timeframes : mapping
         ccxt's timeframe to the word that the stream has for the same bars, where ccxt's own table means other ones.
     client_id_param : str
@@ -90,6 +92,7 @@ class Facts:
     connects_per_s: float = 2.0
     socket_age_s: float = 82_800.0
     ping_s: float = 10.0
+    stream_ends: tuple[str, ...] = ()
     stream_timeframes: Mapping[str, str] = field(default_factory=dict)
     client_id_param: str = "clientOrderId"
     client_id_form: str = "text"
@@ -103,37 +106,70 @@ class Facts:
 
 DEFAULT = Facts()
 
-# binance: developers.binance.com, "Spot API": Limits (6,000 weight a minute, 100 orders in 10 s, 200,000 a day),
-# "Klines" (limit 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order"
-# (newClientOrderId up to 36 characters of [.A-Z:/a-z0-9_-]). ccxt scales spot costs by a fifth (klines: weight 2 is
-# cost 0.4), hence `weight_per_cost`.
+_BINANCE_STARTUP = {
+    "fetchMargins": False,
+    "fetchCurrencies": False,
+    # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
+    "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
+    "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
+}
+
+# developers.binance.com, "Spot API": Limits (6,000 weight a minute, 100 orders in 10 s, 200,000 a day), "Klines" (limit
+# 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order" (newClientOrderId up to 36
+# characters of [.A-Z:/a-z0-9_-]), "User Data Stream" (eventStreamTerminated). ccxt scales spot costs by a fifth
+# (klines: weight 2 is cost 0.4), hence `weight_per_cost`.
+_BINANCE = Facts(
+    rest_windows=((6_000, 60_000),),
+    weight_per_cost=5.0,
+    costs={"public/trades": 5.0, "public/historicalTrades": 5.0, "public/aggTrades": 0.8},
+    used_weight_header="x-mbx-used-weight-1m",
+    order_windows=((100, 10_000), (200_000, 86_400_000)),
+    order_count_headers=(("x-mbx-order-count-10s", 10_000), ("x-mbx-order-count-1d", 86_400_000)),
+    limits_path="/api/v3/exchangeInfo",
+    # Of the 5 in a second some room is left for pongs, which pass unpaced.
+    socket_messages=(4, 1_000),
+    page_limit=1_000,
+    streams_per_request=200,
+    # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
+    streams_per_socket=1_000,
+    stream_ends=('"e":"eventStreamTerminated"',),
+    client_id_length=36,
+    startup_options=_BINANCE_STARTUP,
+)
+
+# developers.binance.com, "USDS-Margined Futures": General Info and its exchangeInfo (2,400 weight a minute, 300 orders
+# in 10 s, 1,200 a minute), "Kline/Candlestick Data" (limit 1,500), "Websocket Market Streams" (10 messages a second;
+# 1,024 streams a connection today, 200 before: the smaller holds for both). ccxt's costs are Binance's weights here.
+_BINANCE_USDM = replace(
+    _BINANCE,
+    rest_windows=((2_400, 60_000),),
+    weight_per_cost=1.0,
+    costs={},
+    order_windows=((300, 10_000), (1_200, 60_000)),
+    order_count_headers=(("x-mbx-order-count-10s", 10_000), ("x-mbx-order-count-1m", 60_000)),
+    limits_path="/fapi/v1/exchangeInfo",
+    socket_messages=(8, 1_000),
+    page_limit=1_500,
+    streams_per_request=100,
+    streams_per_socket=190,
+    stream_ends=(),
+)
+
 # bybit: bybit-exchange.github.io, "Rate Limit Rules": the headers X-Bapi-Limit-Status and, as a time in ms,
 # X-Bapi-Limit-Reset-Timestamp. kucoin: "Rate Limit": gw-ratelimit-remaining and, in ms from now, gw-ratelimit-reset.
 # okx tells nothing in its headers (error 50011 alone), so that there ccxt's `rateLimit` is all there is.
 TABLE: Mapping[str, Facts] = {
-    "binance": Facts(
-        rest_windows=((6_000, 60_000),),
-        weight_per_cost=5.0,
-        costs={"public/trades": 5.0, "public/historicalTrades": 5.0, "public/aggTrades": 0.8},
-        used_weight_header="x-mbx-used-weight-1m",
-        order_windows=((100, 10_000), (200_000, 86_400_000)),
-        order_count_headers=(("x-mbx-order-count-10s", 10_000), ("x-mbx-order-count-1d", 86_400_000)),
-        limits_path="/api/v3/exchangeInfo",
-        # Of the 5 in a second some room is left for pongs, which pass unpaced.
-        socket_messages=(4, 1_000),
-        page_limit=1_000,
-        streams_per_request=200,
-        # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
-        streams_per_socket=1_000,
-        client_id_length=36,
-        startup_options={
-            "fetchMargins": False,
-            "fetchCurrencies": False,
-            # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
-            "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
-            "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
-        },
+    "binance": _BINANCE,
+    "binanceusdm": _BINANCE_USDM,
+    # "COIN-Margined Futures": the same, but no limit on orders in 10 s.
+    "binancecoinm": replace(
+        _BINANCE_USDM,
+        order_windows=((1_200, 60_000),),
+        order_count_headers=(("x-mbx-order-count-1m", 60_000),),
+        limits_path="/dapi/v1/exchangeInfo",
     ),
+    # docs.binance.us, "General REST API Information": 1,200 weight a minute, told in ccxt's costs as they are.
+    "binanceus": replace(_BINANCE, rest_windows=((1_200, 60_000),), weight_per_cost=1.0, costs={}),
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(
         stream_timeframes={

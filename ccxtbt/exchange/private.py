@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
+import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -31,6 +34,16 @@ LOOK_UP_PAUSE_MS = 1_000
 
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
+# How often the socket is looked at, and how long the exchange may take to answer to a subscription.
+LOOK_S = 0.5
+CONFIRM_S = 20.0
+# A connection that says nothing for so many times the longest time between two pings is dead.
+MISSED_PINGS = 2.5
+# What keeps a connection alive answers nothing.
+_KEEPS_ALIVE = re.compile("ping|pong|heartbeat", re.IGNORECASE)
+_HEAD = 120
+
+_numbers = itertools.count(1)
 
 
 class AccountSink(Protocol):
@@ -46,7 +59,7 @@ class AccountSink(Protocol):
         """Take a balance as ccxt parses it."""
 
     def up(self) -> None:
-        """The stream of orders and trades, or of the balance alone, is (again) subscribed: ask for what was before."""
+        """A subscription of the streams has left, the first time or again: ask for what was before."""
 
     def down(self, reason: str) -> None:
         """The stream broke: events may be lost from now on."""
@@ -64,6 +77,10 @@ def _refusal(error: Exception) -> OrderRefusedError:
 class Private:
     """The private side of a connection.
 
+    Its streams may be silent for hours, for an account may be quiet: no `watch_*` has a time-out of its own. What ends
+    one on which nothing can come any more is a guard of their socket: that must answer pings, and the exchange must
+    answer to a subscription, and not end it. ccxt leaves who watches waiting for ever where it does not.
+
     Parameters
     ----------
     connection : Connection
@@ -71,21 +88,22 @@ class Private:
     sink : AccountSink
         Hears what the streams bring.
     wire : Wire or None
-        Their own socket, for who ends before the connection does; None: the socket that ccxt keeps for all.
+        The socket of the streams; None: a new one.
     """
 
     def __init__(self, connection: Connection, sink: AccountSink, wire: Wire | None = None) -> None:
         self._connection = connection
         self._sink = sink
-        self._wire = wire
+        self._wire = wire or Wire(f"private-{next(_numbers)}", connection.facts.ping_s)
+        self._wire.tap = self._hear
+        self._asked_s: float | None = None
+        self._why = ""
         self._broken = False
-        self._alone = False
         self._again = asyncio.Event()
         self._watching: dict[str, asyncio.Task[Any] | None] = {}
 
     def follow(self, *names: str) -> None:
         """Start the streams of 'orders', 'trades' and 'balance', or of those named, where the exchange has them."""
-        self._alone = names == ("balance",)
         rest = self._connection.rest
         streams: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[Any], None]]] = []
         if rest.has.get("watchOrders"):
@@ -97,15 +115,18 @@ class Private:
         for name, watch, handle in streams:
             if name in names or not names:
                 self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
+        if "guard" not in self._watching:
+            self._watching["guard"] = None
+            self._connection.spawn(self._guard, name="private guard")
 
     async def end(self, *names: str) -> None:
-        """End the streams that are named; or all of them, and their socket where they have their own."""
+        """End the streams that are named; or all of them, and their socket."""
         for name in names or list(self._watching):
             task = self._watching.pop(name, None)
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self._wire is not None and not names:
+        if not names:
             await self._wire.close()
 
     async def submit(
@@ -233,6 +254,7 @@ class Private:
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
+        self._asked_s, self._why = time.monotonic(), ""
         self._broken = False
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
@@ -247,6 +269,39 @@ class Private:
                 "Look at the account: the order may be there, and is not sent again."
             )
         return {} if order_id else {param: client_id}
+
+    def refused(self, error: Exception) -> None:
+        """A subscription is not taken, and ccxt tells nobody."""
+        self._break_off(f"{type(error).__name__}: {error}")
+
+    def _hear(self, data: str | bytes) -> bool:
+        """See a frame before ccxt does; take the one that ends the stream on a connection that goes on."""
+        text = data if isinstance(data, str) else data.decode("latin-1")
+        if self._asked_s is not None and not _KEEPS_ALIVE.search(text[:_HEAD]):
+            self._asked_s = None
+        ended = any(word in text for word in self._connection.facts.stream_ends)
+        if ended:
+            self._break_off("the exchange has ended it")
+        return ended
+
+    def _break_off(self, reason: str) -> None:
+        """Take the socket for dead: all streams hear it, and ccxt makes another client for them."""
+        # ccxt may say less of it, or trip over it.
+        self._asked_s, self._why = None, reason
+        self._wire.break_off(reason)
+
+    async def _guard(self) -> None:
+        """Break the socket off where nothing can come any more."""
+        self._watching["guard"] = asyncio.current_task()
+        confirm_s = CONFIRM_S / self._connection.clock.rate
+        dead_s = MISSED_PINGS * self._wire.ping_s
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s, heard_s = time.monotonic(), self._wire.heard_s
+            if self._asked_s is not None and now_s - self._asked_s > confirm_s:
+                self._break_off("the exchange has not answered to the subscription")
+            elif heard_s is not None and now_s - heard_s > dead_s:
+                self._break_off(f"the connection has said nothing, not even to pings, for {now_s - heard_s:.1f} s")
 
     def _held_s(self) -> float:
         """Return for how many seconds from now no order can leave."""
@@ -288,8 +343,8 @@ class Private:
     async def _watch(self, name: str, watch: Callable[[], Awaitable[Any]], handle: Callable[[Any], None]) -> None:
         self._watching[name] = asyncio.current_task()
         WIRE.set(self._wire)
-        if name != "balance" or self._alone:
-            SENDER.set(self)
+        # Whichever stream comes first subscribes for all, where they share a subscription.
+        SENDER.set(self)
         failures = 0
         while True:
             try:
@@ -297,7 +352,7 @@ class Private:
                 failures = 0
             except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here; each means: subscribe again
                 failures += 1
-                reason = f"{type(error).__name__}: {error}"
+                reason = self._why or f"{type(error).__name__}: {error}"
                 logger.warning("The private stream of %s broke (%s).", name, reason)
                 if not self._broken:
                     # The streams share a connection: each breaks with it, and it is told once.

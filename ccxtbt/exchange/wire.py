@@ -116,7 +116,8 @@ class Wire:
 
     def break_off(self, reason: str) -> None:
         """Take the connections for dead: whoever watches on them hears it as of any other break."""
-        for client in self.clients:
+        broken, self.clients = self.clients, []
+        for client in broken:
             client.on_error(NetworkError(reason))
 
     async def close(self) -> None:
@@ -154,6 +155,7 @@ class TappedClient(Client):
     tap: FrameTap | None = None
     reader: FrameReader | None = None
     abandoned = False
+    over = False
     heard_s = 0.0
 
     @classmethod
@@ -186,9 +188,20 @@ class TappedClient(Client):
             client.tap = wire.tap
             client.reader = wire.reader() if wire.reader is not None else None
             client.keepAlive = min(client.keepAlive, wire.ping_s * 1000)
-            # It takes the place of one to the same address that has ended.
-            wire.clients = [each for each in wire.clients if each.url != client.url]
+            # It takes the place of one to the same address; one that has ended, to an address with an old key, is gone.
+            wire.clients = [each for each in wire.clients if each.url != client.url and not each.over]
             wire.clients.append(client)
+
+    def on_close(self, code: int) -> None:
+        """Tell of the connection's end once: ccxt forgets by the address, which a new client may have by now."""
+        if not self.over:
+            self.over = True
+            super().on_close(code)
+
+    def on_error(self, error: Exception) -> None:
+        """Tell of a failure that ends the connection."""
+        self.over = True
+        super().on_error(error)
 
     @property
     def last_heard_s(self) -> float:
@@ -240,7 +253,7 @@ class TappedClient(Client):
                 self._drain()
                 self._take(await self.receive())
         except Exception as error:  # noqa: BLE001  # whatever it is, what waits must hear that nothing comes any more
-            self.reject(NetworkError(f"{type(error).__name__}: {error}"))
+            self.on_error(NetworkError(f"{type(error).__name__}: {error}"))
         else:
             self.on_close(1006)
 

@@ -8,6 +8,7 @@ ccxt makes of it too, but for a tenth of the work.
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -471,6 +472,9 @@ class Dialect:
         The volume of inverse contracts stands where that of all markets does; else ccxt's parser reads their bars.
     one_book : tuple of (str, str) or ()
         Markets whose symbol ends so are the same as those that end so: frames name the latter.
+    needs : tuple of (str, str, str) or ()
+        A type of market whose frames only ccxt reads, the module that it takes for that, and the extra of this package
+        that brings the module.
     reader : callable or None
         Makes a compiled reader of the socket's bytes, see `ccxtbt._frames.BinanceReader`; what that leaves is for the
         others.
@@ -482,6 +486,7 @@ class Dialect:
     own_words: bool = False
     inverse: bool = False
     one_book: tuple[str, str] | tuple[()] = ()
+    needs: tuple[str, str, str] | tuple[()] = ()
     reader: Callable[..., Any] | None = None
 
     def bars_key(self, exchange: Any, symbol: str, word: str) -> str | None:
@@ -491,6 +496,19 @@ class Dialect:
             return None
         words = exchange.options["timeframes"] if self.own_words else exchange.timeframes
         return f"{self.name(market)} {words.get(word, word)}"
+
+    def lacks(self, exchange: Any, symbol: str) -> tuple[str, str] | None:
+        """Return the module that is missing for the streams of `symbol` and the extra that brings it; None: nothing."""
+        if not self.needs:
+            return None
+        kind, module, extra = self.needs
+        if exchange.market(symbol)["type"] != kind:
+            return None
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            return module, extra
+        return None
 
     def trades_key(self, exchange: Any, symbol: str) -> str:
         """Return the market as frames of trades name it."""
@@ -520,8 +538,8 @@ DIALECTS: Mapping[str, Dialect] = {
     "gate": Dialect(read_gate, trades_of_gate, inverse=True),
     "kucoin": Dialect(read_kucoin, trades_of_kucoin, inverse=True),
     "bitget": Dialect(read_bitget, trades_of_bitget, own_words=True),
-    # Spot frames are Protobuf, which ccxt decodes where the package protobuf is installed.
-    "mexc": Dialect(read_mexc, trades_of_mexc, own_words=True, inverse=True),
+    # Spot frames are Protobuf, which ccxt decodes.
+    "mexc": Dialect(read_mexc, trades_of_mexc, own_words=True, inverse=True, needs=("spot", "google.protobuf", "mexc")),
     "htx": Dialect(read_htx, trades_of_htx, inverse=True),
     "hyperliquid": Dialect(read_hyperliquid, trades_of_hyperliquid, name=_coin),
     "cryptocom": Dialect(read_cryptocom, trades_of_cryptocom),

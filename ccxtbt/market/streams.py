@@ -15,9 +15,11 @@ import itertools
 import logging
 import random
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ccxtbt.errors import NotOfferedError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.wire import SENDER, WIRE, FrameTap, Wire
 from ccxtbt.market.frames import DIALECTS, Dialect, Trade
@@ -31,6 +33,7 @@ from ccxtbt.market.subscriptions import (
     Listener,
     TradeListener,
     TradeSubscription,
+    tell,
 )
 from ccxtbt.market.timeframes import parse
 
@@ -74,11 +77,13 @@ class Streams:
     ----------
     connection : Connection
         Where the frames come from.
+    dialects : mapping
+        How exchanges say bars and trades, by ccxt's names; ccxt's parser reads the frames of one that is not there.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
         self._connection = connection
-        self._dialect = DIALECTS.get(connection.account.exchange_id)
+        self._dialect = dialects.get(connection.account.exchange_id)
         self._subscriptions: dict[Key, AnySubscription] = {}
         self._named: dict[Kind, Named] = {}
         self._shards: list[Shard] = []
@@ -90,6 +95,8 @@ class Streams:
 
     def subscribe(self, symbol: str, timeframe: str, listener: Listener) -> None:
         """Stream the bars of `symbol`; calls within a moment share messages and sockets."""
+        if self._refuses(symbol, listener):
+            return
         known = self._subscriptions.get((BARS.noun, symbol, timeframe))
         if not isinstance(known, BarSubscription):
             word = self._connection.facts.stream_timeframes.get(timeframe, timeframe)
@@ -100,12 +107,12 @@ class Streams:
             if name is not None:
                 self._names_of(symbol).bars[name] = known
             self._begin(known)
-        known.listeners = (*known.listeners, listener)
-        if known.live:
-            listener.up()
+        known.join(listener)
 
     def subscribe_trades(self, symbol: str, listener: TradeListener) -> None:
         """Stream the trades of `symbol`; calls within a moment share messages and sockets."""
+        if self._refuses(symbol, listener):
+            return
         dialect, rest = self._dialect, self._connection.rest
         if dialect is not None:
             symbol = dialect.book(rest, symbol)
@@ -115,9 +122,7 @@ class Streams:
             if dialect is not None:
                 self._names_of(symbol).trades[dialect.trades_key(rest, symbol)] = known
             self._begin(known)
-        known.listeners = (*known.listeners, listener)
-        if known.live:
-            listener.up()
+        known.join(listener)
 
     def unsubscribe(self, listener: Listener | TradeListener) -> None:
         """Call `listener` no more; what nobody listens to any longer is unsubscribed at the exchange."""
@@ -128,6 +133,19 @@ class Streams:
             subscription.listeners = left
             if not left:
                 self._part(subscription)
+
+    def _refuses(self, symbol: str, listener: Listener | TradeListener) -> bool:
+        """Tell a listener what is missing here for a stream of `symbol`; say whether anything is."""
+        lacks = self._dialect.lacks(self._connection.rest, symbol) if self._dialect is not None else None
+        if lacks is None:
+            return False
+        module, extra = lacks
+        error = NotOfferedError(
+            f"The streams of {symbol} at {self._connection.account.exchange_id} need {module}: install it with "
+            f"pip install 'ccxtbt[{extra}]'."
+        )
+        tell(symbol, listener.refused, error)
+        return True
 
     def _here_s(self, seconds: float) -> float:
         """Return seconds of the exchange's clock as those of this machine."""
@@ -336,6 +354,8 @@ class Group:
             self.refused(error)
 
     async def _watch(self) -> Any:
+        # Without a time-out of its own, for it may rightly pend as long as the connection lives. `Socket.look` ends it
+        # where the connection is dead or says nothing after the message, the shard where one of its streams is silent.
         rest = self._connection.rest
         if self._together:
             return await getattr(rest, self.channel.watch_many)([each.item for each in self.subscriptions])

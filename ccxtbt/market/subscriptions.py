@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import Bar, Origin
+
+logger = logging.getLogger(__name__)
+
+FAULT = "%s: a listener failed; the stream goes on."
 
 # The patience with a silent stream doubles with each time that a new socket brought nothing either, so that a quiet
 # market stays cheap.
@@ -24,7 +29,10 @@ Key = tuple[str, str, str]
 
 
 class Hearer(Protocol):
-    """What every listener is told, on the I/O thread."""
+    """What every listener is told, on the I/O thread.
+
+    What a listener raises is logged and ends nothing: neither the stream nor the turn of the other listeners.
+    """
 
     def up(self) -> None:
         """The subscription was sent, for the first time or again after a break."""
@@ -105,6 +113,14 @@ TRADES = Channel(
 L = TypeVar("L", bound=Hearer)
 
 
+def tell(name: str, hear: Callable[..., None], *news: Any) -> None:
+    """Call a method of a listener to the stream `name`; what it raises is its own affair, and logged."""
+    try:
+        hear(*news)
+    except Exception:
+        logger.exception(FAULT, name)
+
+
 class Subscription(Generic[L]):
     """One stream of one market, and who listens to it.
 
@@ -156,25 +172,31 @@ class Subscription(Generic[L]):
         """What stands for it in the list that ccxt's call for several takes."""
         return self.symbol
 
+    def join(self, listener: L) -> None:
+        """Call `listener` too."""
+        self.listeners = (*self.listeners, listener)
+        if self.live:
+            tell(self.name, listener.up)
+
     def up(self, now_s: float) -> None:
         """Note that frames come from now on."""
         self.heard_s = now_s
         if not self.live:
             self.live = True
             for listener in self.listeners:
-                listener.up()
+                tell(self.name, listener.up)
 
     def down(self, reason: str) -> None:
         """Note that frames may be lost from now on."""
         if self.live:
             self.live = False
             for listener in self.listeners:
-                listener.down(reason)
+                tell(self.name, listener.down, reason)
 
     def refused(self, error: Exception) -> None:
         """Note that nothing will come."""
         for listener in self.listeners:
-            listener.refused(error)
+            tell(self.name, listener.refused, error)
 
     def silent(self, now_s: float) -> bool:
         """Whether nothing has come for too long."""
@@ -229,7 +251,11 @@ class BarSubscription(Subscription[Listener]):
         if self.silences:
             self.note_voice(now_s)
         for listener in self.listeners:
-            listener.frame(bar, closed)
+            # As `tell` does, without the price of a call: this is where every frame goes.
+            try:
+                listener.frame(bar, closed)
+            except Exception:
+                logger.exception(FAULT, self.name)
 
     def parsed(self, result: Any, together: bool, source: object, now_s: float) -> None:
         """Pass on ccxt's rows; ccxt does not say whether they are closed."""
@@ -309,4 +335,7 @@ class TradeSubscription(Subscription[TradeListener]):
             fresh.append(trade)
         if fresh:
             for listener in self.listeners:
-                listener.trades(fresh)
+                try:
+                    listener.trades(fresh)
+                except Exception:
+                    logger.exception(FAULT, self.name)

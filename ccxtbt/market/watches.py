@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.wire import SENDER, WIRE, Wire
-from ccxtbt.market.subscriptions import Hearer
+from ccxtbt.market.subscriptions import Hearer, tell
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,11 @@ class Watch:
         self._watches = watches
         self._asking: asyncio.Task[Any] | None = None
         self._refusal: Exception | None = None
+
+    @property
+    def name(self) -> str:
+        """What a log line calls it."""
+        return f"{self.symbol} {self.kind}"
 
     def sent(self) -> None:
         """The subscribe message has left."""
@@ -85,8 +90,8 @@ class Watch:
             failures = 0
             self._up()
             self.spoken = True
-            for listener in self.listeners:
-                listener.data(structure)
+            for listener in tuple(self.listeners):
+                tell(self.name, listener.data, structure)
 
     async def _next(self) -> Any:
         self._asking = asyncio.get_running_loop().create_task(self._watches.ask(self.kind, self.symbol))
@@ -101,16 +106,16 @@ class Watch:
     def _up(self) -> None:
         if not self.live:
             self.live = True
-            for listener in self.listeners:
-                listener.up()
+            for listener in tuple(self.listeners):
+                tell(self.name, listener.up)
 
     def _down(self, reason: str) -> None:
         self.spoken = False
         logger.warning("The %s stream of %s broke (%s).", self.kind, self.symbol, reason)
         if self.live:
             self.live = False
-            for listener in self.listeners:
-                listener.down(reason)
+            for listener in tuple(self.listeners):
+                tell(self.name, listener.down, reason)
 
 
 class Watches:
@@ -137,7 +142,7 @@ class Watches:
             watch.task = asyncio.get_running_loop().create_task(watch.run(), name=f"watch {kind} {symbol}")
         watch.listeners.append(listener)
         if watch.live:
-            listener.up()
+            tell(watch.name, listener.up)
 
     async def unsubscribe(self, listener: WatchListener) -> None:
         """Call `listener` no more."""
@@ -170,5 +175,5 @@ class Watches:
     def refuse(self, watch: Watch, error: Exception) -> None:
         """Let go of what the exchange does not stream: it may be asked for again."""
         self._watches.pop((watch.kind, watch.symbol), None)
-        for listener in watch.listeners:
-            listener.refused(error)
+        for listener in tuple(watch.listeners):
+            tell(watch.name, listener.refused, error)

@@ -12,7 +12,8 @@ import pytest
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.facts import facts_of
-from ccxtbt.market.frames import Trade
+from ccxtbt.market.frames import DIALECTS, Trade
+from ccxtbt.market.handover import Bar
 from ccxtbt.market.streams import Streams
 from ccxtbt.sim.binance_limits import Limits
 from simulated import BTC, ETH
@@ -30,6 +31,7 @@ class Ear:
         self.events: list[str] = []
         self.heard: list[Trade] = []
         self.frames = 0
+        self.bars: list[Bar] = []
 
     def up(self) -> None:
         self.events.append("up")
@@ -40,8 +42,9 @@ class Ear:
     def trades(self, trades: list[Trade]) -> None:
         self.heard += trades
 
-    def frame(self, bar: Any, closed: bool) -> None:
+    def frame(self, bar: Bar, closed: bool) -> None:
         self.frames += 1
+        self.bars.append(bar)
 
     def refused(self, error: Exception) -> None:
         self.events.append("refused")
@@ -57,11 +60,11 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
 class Client:
     """A connection with streams, driven from the test's thread."""
 
-    def __init__(self, server: Any, facts: Any) -> None:
+    def __init__(self, server: Any, facts: Any, dialects: Any) -> None:
         clock = Clock(rate=server.speed)
         self.connection = Connection(Account("binance", endpoint=server.url), clock=clock, facts=facts)
         self.connection.start()
-        self.streams = Streams(self.connection)
+        self.streams = Streams(self.connection, dialects)
 
     def do(self, name: str, *args: Any) -> None:
         async def act() -> None:
@@ -74,8 +77,8 @@ class Client:
 def client() -> Iterator[Callable[..., Client]]:
     opened: list[Client] = []
 
-    def begin(server: Any, facts: Any = QUICK) -> Client:
-        opened.append(Client(server, facts))
+    def begin(server: Any, facts: Any = QUICK, dialects: Any = DIALECTS) -> Client:
+        opened.append(Client(server, facts, dialects))
         return opened[-1]
 
     yield begin
@@ -117,6 +120,35 @@ def test_each_trade_comes_once_and_in_order(simulator, client):
         assert ear.events == ["up"]
         assert heard == happened(server, symbol.replace("/", ""), heard[0], heard[-1])
     assert server.connects == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["one socket", "replaced sockets"])
+def test_what_ccxts_own_parser_reads_comes_once_and_in_order_too(simulator, client, replaced):
+    server = simulator([BTC, ETH], speed=SPEED, quiet_bars="flat")
+    trades = {"BTC/USDT": Ear(), "ETH/USDT": Ear()}
+    bars = {symbol: Ear() for symbol in trades}
+    streams = client(server, replace(QUICK, socket_age_s=30.0) if replaced else QUICK, dialects={})
+    for symbol, ear in trades.items():
+        streams.do("subscribe_trades", symbol, ear)
+    for symbol, ear in bars.items():
+        streams.do("subscribe", symbol, "1s", ear)
+    if replaced:
+        wait_until(lambda: server.connects >= 4, limit_s=30)
+    wait_until(lambda: all(len(ear.heard) > 200 for ear in trades.values()))
+    wait_until(lambda: all(len({bar.ts_ms for bar in ear.bars}) > 50 for ear in bars.values()))
+    for symbol, ear in trades.items():
+        heard = list(ear.heard)
+        assert ear.events == ["up"]
+        assert heard == happened(server, symbol.replace("/", ""), heard[0], heard[-1])
+    for ear in bars.values():
+        seen = list(ear.bars)
+        assert ear.events == ["up"]
+        opens = [bar.ts_ms for bar in seen]
+        # While two sockets live, the newer one may be a bar ahead for a moment.
+        assert replaced or opens == sorted(opens)
+        assert sorted(set(opens)) == list(range(min(opens), max(opens) + 1, 1_000))
+    if not replaced:
+        assert server.connects == 1
 
 
 def test_no_trade_is_lost_or_told_twice_where_the_socket_is_replaced(simulator, client):

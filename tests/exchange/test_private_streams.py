@@ -1,0 +1,139 @@
+"""The account's streams through ccxt's real class: whatever leaves ccxt waiting for ever ends, and they come again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.private import Private
+from ccxtbt.sim.server import API_KEY, SECRET, SimServer
+
+SPEED = 20
+# Sockets whose death is noticed soon.
+QUICK = replace(facts_of("binance"), ping_s=0.4)
+SUBSCRIBE = {"method": "WS", "path": "userDataStream.subscribe.signature"}
+ORDER = ("BTC/USDT", "market", "buy", 0.001)
+
+
+class Sink:
+    """Hears the account."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.reasons: list[str] = []
+        self.orders: list[dict[str, Any]] = []
+        self.balances: list[dict[str, Any]] = []
+
+    def order(self, order: dict[str, Any]) -> None:
+        self.orders.append(order)
+
+    def trade(self, trade: dict[str, Any]) -> None:
+        pass
+
+    def balance(self, balance: dict[str, Any]) -> None:
+        self.balances.append(balance)
+
+    def up(self) -> None:
+        self.events.append("up")
+
+    def down(self, reason: str) -> None:
+        self.events.append("down")
+        self.reasons.append(reason)
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 15.0) -> None:
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def follow() -> Iterator[Callable[[SimServer], tuple[Connection, Sink]]]:
+    opened: list[Connection] = []
+
+    def begin(server: SimServer) -> tuple[Connection, Sink]:
+        config = {"apiKey": API_KEY, "secret": SECRET}
+        account = Account("binance", config=config, endpoint=server.url)
+        connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=QUICK), Sink()
+        opened.append(connection)
+        connection.start()
+        Private(connection, sink).follow()
+        return connection, sink
+
+    yield begin
+    for connection in opened:
+        connection.stop()
+
+
+def assert_heard(connection: Connection, sink: Sink) -> None:
+    """An order of now is told by the streams, and so is the balance that it changes."""
+    orders, balances = len(sink.orders), len(sink.balances)
+
+    async def buy() -> None:
+        await connection.rest.create_order(*ORDER)
+
+    connection.call(buy)
+    wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
+
+
+def test_a_quiet_account_is_left_alone(simulator, follow):
+    server = simulator(speed=SPEED)
+    connection, sink = follow(server)
+    wait_until(lambda: sink.events == ["up"])
+    # Four times as long as the exchange may take to answer, and as a dead connection takes to be noticed.
+    began_s = time.monotonic()
+    wait_until(lambda: time.monotonic() - began_s > 4)
+    assert sink.events == ["up"]
+    assert server.connects == 1
+    assert_heard(connection, sink)
+
+
+def test_a_stream_that_the_exchange_ends_on_an_open_socket_is_subscribed_anew(simulator, follow):
+    server = simulator(speed=SPEED)
+    connection, sink = follow(server)
+    wait_until(lambda: sink.events == ["up"])
+    assert_heard(connection, sink)
+    server.terminate_user_streams()
+    wait_until(lambda: sink.events == ["up", "down", "up"])
+    assert "has ended it" in sink.reasons[0]
+    assert_heard(connection, sink)
+    assert server.connects == 2
+
+
+def test_a_subscription_that_is_refused_is_asked_for_again(simulator, follow):
+    server = simulator(speed=SPEED)
+    body = b'{"code":-1022,"msg":"Signature for this request is not valid."}'
+    refusal = server.faults.answer(400, body, taken=False, times=2, **SUBSCRIBE)
+    connection, sink = follow(server)
+    wait_until(lambda: refusal.seen >= 3)
+    wait_until(lambda: sink.events[-1] == "up" and len(sink.events) >= 3)
+    assert "-1022" in sink.reasons[0]
+    assert_heard(connection, sink)
+
+
+def test_a_subscription_that_is_not_answered_is_asked_for_again(simulator, follow):
+    server = simulator(speed=SPEED)
+    silence = server.faults.delay_answer(100_000, **SUBSCRIBE)
+    connection, sink = follow(server)
+    wait_until(lambda: silence.seen == 2)
+    wait_until(lambda: sink.events == ["up", "down", "up"])
+    assert "not answered" in sink.reasons[0]
+    assert_heard(connection, sink)
+    assert server.connects == 2
+
+
+def test_a_half_open_socket_is_noticed(simulator, follow):
+    server = simulator(speed=SPEED)
+    connection, sink = follow(server)
+    wait_until(lambda: sink.events == ["up"])
+    assert server.stall_connections() == 1
+    wait_until(lambda: sink.events == ["up", "down", "up"])
+    assert_heard(connection, sink)
