@@ -2,10 +2,10 @@
 
     python benchmarks/serve_frames.py SYMBOLS
 
-Prints its port. A connection to /KIND/RATE/COUNT/... gets, after its first message, COUNT frames of KIND (kline, trade,
-aggTrade) in turns over the symbols C0USDT, C1USDT, ...: RATE a second, or for a RATE of 0 all of them at once, as fast
-as the client reads; then it is closed. One that names its streams in the address sends no message and gets combined
-frames, as on Binance.
+Prints its port. A connection to /KIND/PACE/COUNT/... gets, after its first message, COUNT frames of KIND (kline, trade,
+aggTrade) in turns over the symbols C0USDT, C1USDT, ...; then it is closed. PACE is how many a second; or 'each': one a
+write, as fast as the server can; or 'all': all of them at once, as fast as the client reads. One that names its streams
+in the address sends no message and gets combined frames, as on Binance.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ def packed(text: str) -> bytes:
 
 
 async def serve(request: web.Request) -> web.WebSocketResponse:
-    kind, rate_text, count_text = request.path.split("/")[1:4]
-    rate = int(rate_text)
+    kind, pace, count_text = request.path.split("/")[1:4]
     frames = [KINDS[kind](number, request.app["symbols"]) for number in range(int(count_text))]
     ws = web.WebSocketResponse(compress=False, autoping=True)
     await ws.prepare(request)
@@ -71,10 +70,13 @@ async def serve(request: web.Request) -> web.WebSocketResponse:
     # Time for a client to be done with connecting, before its cost is counted.
     await asyncio.sleep(1.5)
     loop = asyncio.get_running_loop()
-    if rate:
+    if pace == "each":
+        for text in frames:
+            await ws.send_str(text)
+    elif pace != "all":
         began_s = loop.time()
         for number, text in enumerate(frames):
-            await asyncio.sleep(max(0.0, began_s + number / rate - loop.time()))
+            await asyncio.sleep(max(0.0, began_s + number / int(pace) - loop.time()))
             await ws.send_str(text)
     else:
         assert request.transport is not None
