@@ -49,6 +49,11 @@ class Rule:
         A further test on the request's parameters or the frame's event, as a mapping.
     args
         What the action needs, such as ``seconds`` or ``code``.
+
+    Attributes
+    ----------
+    seen, fired
+        How often it has matched, and how often it came to pass.
     """
 
     target: Target
@@ -59,6 +64,7 @@ class Rule:
     where: Where | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
     seen: int = 0
+    fired: int = 0
 
     def __post_init__(self) -> None:
         if self.nth < 1 or self.times < 0:
@@ -71,19 +77,21 @@ class Rule:
         if self.where is not None and not self.where(content):
             return False
         self.seen += 1
-        return self.seen >= self.nth and (self.times == 0 or self.seen < self.nth + self.times)
+        fires = self.seen >= self.nth and (self.times == 0 or self.seen < self.nth + self.times)
+        self.fired += fires
+        return fires
 
 
 class Faults:
     """The rules of one simulated exchange and the record of what they did.
 
     Rules may be added while the server runs, from any thread. Each adding method returns its `Rule`, whose ``seen``
-    tells how often it has matched.
+    and ``fired`` tell how often it has matched and come to pass.
 
     ========= =========================================================================================
     target    actions
     ========= =========================================================================================
-    request   drop_answer, delay_answer, delay_request, answer, truncate
+    request   drop_answer, delay_answer, delay_request, answer, truncate, fill_first
     frame     lose, duplicate, delay, reorder, garble, close, abort, stall
     connect   refuse, delay, close (accept, then close)
     ========= =========================================================================================
@@ -165,6 +173,22 @@ class Faults:
         503 is -1001 and 504 is -1007, whose "execution status unknown" is meant: say with ``taken`` what became of it.
         """
         return self.answer(status, _SERVER_ERRORS.get(status, HTML), taken=taken, **which)
+
+    def refused(self, code: int, message: str, **which: Any) -> Rule:
+        """400 with one of Binance's codes; the request is not carried out."""
+        return self.answer(400, b'{"code":%d,"msg":"%b"}' % (code, message.encode()), taken=False, **which)
+
+    def out_of_step(self, **which: Any) -> Rule:
+        """-1021, as if the client's clock were wrong; the request is not carried out."""
+        return self.refused(-1021, "Timestamp for this request is outside of the recvWindow.", **which)
+
+    def not_visible(self, **which: Any) -> Rule:
+        """-2013 for an order that is there, as where a look-up meets a server that has not heard of it yet."""
+        return self.refused(-2013, "Order does not exist.", **which)
+
+    def fill_first(self, **which: Any) -> Rule:
+        """Fill what is left of the resting order that a request names, before the request is carried out."""
+        return self._on_request("fill_first", {}, which)
 
     def html(self, status: int = 200, *, taken: bool = False, **which: Any) -> Rule:
         """Answer with a page of HTML, as a firewall in front of the exchange does."""

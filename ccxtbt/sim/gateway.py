@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from ccxtbt.sim.binance import Binance, opening, without_host
-from ccxtbt.sim.binance_access import Refusal
+from ccxtbt.sim.binance_access import Params, Refusal
 from ccxtbt.sim.binance_limits import Counter, Limits
 from ccxtbt.sim.binance_user import Request
 from ccxtbt.sim.connection import Connection, Socket, frame
@@ -180,6 +181,8 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
+        if any(rule.action == "fill_first" for rule in rules):
+            self._fill_first(api_key or "", query or body)
         status, content, headers, weight = self.binance.rest.answer(request.method, path, query, body, api_key, address)
         self._report(request.method, path)
         await self._delay(rules, "delay_answer")
@@ -187,6 +190,11 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body, weight)
         self.requests.append(RequestRecord(self.clock.now_ms(), request.method, path, query or body, status, weight))
         return await self._respond(request, rules, web.Response(status=status, body=content, headers=headers))
+
+    def _fill_first(self, api_key: str, params: str) -> None:
+        named = Params(parse_qsl(params))
+        found = named.symbol(), named.integer("orderId"), named.get("origClientOrderId")
+        self.exchange.fill(self.exchange.account(api_key), *found)
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""

@@ -262,6 +262,19 @@ class Exchange:
         self._report_balances(now_ms)
         return order
 
+    def fill(
+        self, account: Account, symbol: str, order_id: int | None = None, client_id: str | None = None
+    ) -> Order | None:
+        """Fill what is left of a resting order at its price, as if a trade had passed it; None if it does not rest."""
+        now_ms = self._catch_up()
+        order = self._find(account, symbol, order_id, client_id)
+        desk = self._desk(symbol)
+        if order is None or order not in desk.resting[order.side]:
+            return None
+        self._fill(desk, order, order.price, order.remaining, desk.next_trade_id(), now_ms, is_maker=True)
+        self._report_balances(now_ms)
+        return order
+
     def cancel_all(self, account: Account, symbol: str) -> list[Order]:
         """Cancel every open order of a symbol.
 

@@ -714,6 +714,14 @@ class TestRestFaults:
         assert [(fired.nth, fired.action) for fired in server.faults.log] == [(2, "request drop_answer")]
         assert rule.seen == 2
 
+    def test_an_order_is_filled_before_its_cancel(self, server, binance):
+        rule = server.faults.fill_first(path="/api/v3/order", method="DELETE")
+        placed = self.place(binance)
+        with pytest.raises(ccxt.OrderNotFound):
+            binance.cancel_order(placed["id"], "BTC/USDT")
+        found = binance.fetch_order(placed["id"], "BTC/USDT")
+        assert (found["status"], found["filled"], rule.fired) == ("closed", 0.01, 1)
+
     @pytest.mark.parametrize(
         ("add", "error", "lives"),
         [
@@ -725,6 +733,7 @@ class TestRestFaults:
             (lambda faults, **which: faults.server_error(504, taken=True, **which), ccxt.RequestTimeout, True),
             (lambda faults, **which: faults.truncate(**which), ccxt.BaseError, True),
             (lambda faults, **which: faults.delay_request(7.0, **which), ccxt.RequestTimeout, False),
+            (lambda faults, **which: faults.out_of_step(**which), ccxt.InvalidNonce, False),
         ],
     )
     def test_what_ccxt_raises_and_whether_the_order_lives(self, simulator, add, error, lives):

@@ -86,3 +86,11 @@ def test_clear_ends_the_rules_and_keeps_the_log():
 )
 def test_each_answer_says_whether_the_request_was_carried_out(add, taken):
     assert add(Faults()).args["taken"] is taken
+
+
+def test_a_rule_counts_how_often_it_came_to_pass():
+    faults = Faults()
+    rule = faults.not_visible(nth=2, times=2)
+    for _ in range(5):
+        actions(faults, ORDER)
+    assert (rule.seen, rule.fired) == (5, 2)

@@ -1,0 +1,103 @@
+"""The books test: whatever goes wrong on the way, orders, fills, positions, cash and fees are the exchange's.
+
+Random strategies trade five markets through ccxt's real class and a real cerebro, while the exchange does what real
+ones do wrong. The seed fixes the markets, the choices of the strategy and the faults, by the n-th request and frame;
+what meets what is up to the sockets, so a failure comes with all that happened, in order.
+"""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from gambler import Gambler
+from ledger import Diary, Ledger
+from planned import SECONDS
+from simulated import BNB, BTC, ETH
+from troubles import SPEED, TIMEOUT_S, Troubles
+from watching import ago, run, store_of
+
+# Prices and sizes of all kinds: a tick of the last decimal there is, whole coins, a lot above the tick.
+MARKETS = tuple(
+    replace(spec, volatility=0.002, trades_per_minute=200.0)
+    for spec in (
+        BTC,
+        replace(ETH, step_size=Decimal("0.0001"), min_qty=Decimal("0.0001")),
+        replace(BNB, step_size=Decimal("0.001"), min_qty=Decimal("0.001")),
+        replace(
+            BNB, symbol="SHIBUSDT", base="SHIB", price=Decimal("0.00002345"), tick_size=Decimal("0.00000001"),
+            min_price=Decimal("0.00000001"), step_size=Decimal(1), min_qty=Decimal(1), max_qty=Decimal(10**10),
+            market_max_qty=Decimal(10**9),
+        ),
+        replace(
+            BNB, symbol="XRPUSDT", base="XRP", price=Decimal("0.6"), tick_size=Decimal("0.0001"),
+            min_price=Decimal("0.0001"), step_size=Decimal("0.1"), min_qty=Decimal("0.1"),
+        ),
+    )
+)  # fmt: skip
+OPENING = {"USDT": 100_000, "BTC": 0, "ETH": 2, "BNB": 0, "SHIB": 0, "XRP": 1_000}
+
+# Each must have come to pass in each run of the short form.
+KINDS = {
+    "order: answer lost", "order: answer late", "order: time-out, taken", "order: fill before its answer",
+    "5xx, taken", "5xx, not taken", "429", "418", "-1021", "-2013", "cancel: after fill",
+    "report: twice", "report: behind others", "report: late", "report: lost", "break",
+}  # fmt: skip
+LIMIT_S = 90.0
+
+
+def play(simulator, monkeypatch, tmp_path, seed, faults):
+    """Trade until so many faults have come to pass, and hold the books against the exchange's."""
+    server = simulator(
+        MARKETS, seed=seed, history_ms=600_000, speed=SPEED, balances=OPENING, latency_ms=20, reports="mixed"
+    )
+    diary = Diary(server, monkeypatch)
+    store = store_of(server, config={"timeout": round(TIMEOUT_S * 1_000)}, journal=tmp_path / "journal.sqlite")
+    symbols = [f"{spec.base}/{spec.quote}" for spec in MARKETS]
+    feeds = [store.getdata(dataname=symbol, fromdate=ago(server, minutes=1), **SECONDS) for symbol in symbols]
+    broker = store.getbroker(check_interval=0.5)
+    troubles: list[Troubles] = []
+
+    def act(watcher):
+        if not troubles and all(watcher.states[data][-1:] == ["LIVE"] for data in watcher.datas):
+            troubles.append(Troubles(server, seed, faults))
+        if troubles:
+            gambler.act(watcher)
+
+    gambler = Gambler(seed, lambda: troubles[0].count >= faults)
+    wrong = []
+    try:
+        watcher = run(store, *feeds, broker=broker, act=act, until=gambler.until, limit_s=LIMIT_S)
+        ledger = Ledger(server, watcher, broker, gambler.made, tmp_path / "journal.sqlite", OPENING)
+        wrong += ledger.differences()
+    except AssertionError as error:
+        missing = [order for order in gambler.made if order.alive()]
+        wrong += [(f"order {order.ref} ", f"never ended: {order.getstatusname()}") for order in missing]
+        wrong += [("run", str(error))]
+    lines = diary.lines()
+    (tmp_path / "diary.txt").write_text("\n".join(lines))
+    if wrong:
+        print(f"seed {seed}; all that happened: {tmp_path / 'diary.txt'}")
+        for whose, said in wrong:
+            print(f"{whose} {said}")
+        for line in diary.lines({whose for whose, _ in wrong}):
+            print(line)
+    happened = troubles[0].happened if troubles else {}
+    print(f"seed {seed}: {len(gambler.made)} orders, {sum(happened.values())} faults: {dict(happened)}")
+    assert not wrong
+    return happened
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_the_books_are_the_exchanges(simulator, monkeypatch, tmp_path, seed):
+    happened = play(simulator, monkeypatch, tmp_path, seed, 100)
+    assert sum(happened.values()) >= 100
+    assert {kind for kind in KINDS if not happened[kind]} == set()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(101, 151))
+def test_the_books_are_the_exchanges_for_long(simulator, monkeypatch, tmp_path, seed):
+    happened = play(simulator, monkeypatch, tmp_path, seed, 300)
+    assert sum(happened.values()) >= 300
