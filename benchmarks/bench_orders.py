@@ -131,7 +131,8 @@ def test_buy_that_asks_and_waits(exchange, benchmark):
     store.stop()
 
 
-def test_fill_to_notify_order(exchange, benchmark, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 10], ids=["one order a bar", "ten orders a bar"])
+def test_fill_to_notify_order(exchange, benchmark, tmp_path, monkeypatch, at_once):
     came_s = {}
     plain = CCXTStore._tap
 
@@ -143,7 +144,7 @@ def test_fill_to_notify_order(exchange, benchmark, tmp_path, monkeypatch):
 
     def run():
         journal = tmp_path / "journal.sqlite"
-        return live(exchange, journal, lambda w: len(came_s.keys() & w.heard_s.keys()) >= FILLS, at_once=1)
+        return live(exchange, journal, lambda w: len(came_s.keys() & w.heard_s.keys()) >= FILLS, at_once)
 
     monkeypatch.setattr(CCXTStore, "_tap", tap)
     strategy = benchmark.pedantic(run, rounds=1)
@@ -153,4 +154,5 @@ def test_fill_to_notify_order(exchange, benchmark, tmp_path, monkeypatch):
     taken_ms = [each for each in taken_ms if each > 0]
     median_ms, p99_ms = statistics.median(taken_ms), taken_ms[int(0.99 * len(taken_ms)) - 1]
     benchmark.extra_info.update(fills=len(taken_ms), median_ms=median_ms, p99_ms=p99_ms)
-    print(f"fill to notify_order: {len(taken_ms)} fills, median {median_ms:.2f} ms, p99 {p99_ms:.2f} ms")
+    found = f"{len(taken_ms)} fills, median {median_ms:.2f} ms, p99 {p99_ms:.2f} ms"
+    print(f"fill to notify_order, {at_once} orders a bar: {found}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -58,9 +59,15 @@ class Diary:
         """Write down what has just happened; from any thread."""
         self._lines.append((self._server.clock.now_ms(), kind, text))
 
-    def lines(self, words: Iterable[str] = ()) -> list[str]:
-        """Return all that happened, or that which any of some words stands in."""
-        words = tuple(words)
+    def lines(self, whose: Iterable[str] = ()) -> list[str]:
+        """Return all that happened, or that which tells of some orders ('order 7'), client ids or coins."""
+        wanted = set(whose)
+        wanted |= {
+            said.split()[0]
+            for _, kind, said in self._lines
+            if kind == "intent" and said.split(" is ")[1].split(",")[0] in wanted
+        }
+        find = re.compile("|".join(rf"\b{re.escape(each)}\b" for each in wanted))
         told = self._lines + [(fired.now_ms, "fault", f"{fired.action}: {fired.what}") for fired in self._faults()]
         told += [
             (each.at_ms, "request", f"{each.method} {each.path} {each.status} {each.params.split('&timestamp')[0]}")
@@ -71,7 +78,7 @@ class Diary:
         return [
             f"{(at_ms - began_ms) / 1000:9.3f} {kind:<12} {text}"
             for at_ms, kind, text in sorted(told, key=lambda line: line[0])
-            if not words or any(word in text for word in words)
+            if find.search(text)
         ]
 
     def _faults(self) -> list[Any]:

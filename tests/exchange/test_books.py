@@ -65,23 +65,18 @@ def play(simulator, monkeypatch, tmp_path, seed, faults):
             gambler.act(watcher)
 
     gambler = Gambler(seed, lambda: troubles[0].count >= faults)
-    wrong = []
+    wrong: list[tuple[str, str]] = []
     try:
         watcher = run(store, *feeds, broker=broker, act=act, until=gambler.until, limit_s=LIMIT_S)
-        ledger = Ledger(server, watcher, broker, gambler.made, tmp_path / "journal.sqlite", OPENING)
-        wrong += ledger.differences()
+        wrong += Ledger(server, watcher, broker, gambler.made, tmp_path / "journal.sqlite", OPENING).differences()
     except AssertionError as error:
-        missing = [order for order in gambler.made if order.alive()]
-        wrong += [(f"order {order.ref} ", f"never ended: {order.getstatusname()}") for order in missing]
-        wrong += [("run", str(error))]
-    lines = diary.lines()
-    (tmp_path / "diary.txt").write_text("\n".join(lines))
+        open_ = [order for order in gambler.made if order.alive()]
+        wrong += [("run", str(error)), *((f"order {order.ref}", "never ended") for order in open_)]
+    finally:
+        (tmp_path / "diary.txt").write_text("\n".join(diary.lines()))
     if wrong:
-        print(f"seed {seed}; all that happened: {tmp_path / 'diary.txt'}")
-        for whose, said in wrong:
-            print(f"{whose} {said}")
-        for line in diary.lines({whose for whose, _ in wrong}):
-            print(line)
+        print(f"All that happened: {tmp_path / 'diary.txt'}; what tells of the differences:")
+        print("\n".join([f"{whose}: {said}" for whose, said in wrong] + diary.lines(whose for whose, _ in wrong)))
     happened = troubles[0].happened if troubles else {}
     print(f"seed {seed}: {len(gambler.made)} orders, {sum(happened.values())} faults: {dict(happened)}")
     assert not wrong
