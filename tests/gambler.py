@@ -55,7 +55,7 @@ class Gambler:
                 self._cancels.remove((due, order))
                 watcher.cancel(order)
         data = self._rng.choice(watcher.datas)
-        if watcher.states[data][-1:] != ["LIVE"]:
+        if watcher.states[data][-1:] != ["LIVE"] or not len(data):
             return
         mine = self._open.setdefault(data, set())
         mine -= ended(watcher)

@@ -198,8 +198,11 @@ class Courier:
             self._answers[client_id].set_result(answered)
 
     async def _cancel(self, client_id: str, symbol: str) -> None:
+        order_id: str | Literal[False] | None = None
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
-        order_id = await asyncio.wrap_future(self._answers[client_id]) if client_id in self._answers else None
+        if client_id in self._answers:
+            # Shielded: a cancel that ends early must not end the answer for whoever else waits, or will set it.
+            order_id = await asyncio.shield(asyncio.wrap_future(self._answers[client_id]))
         if order_id is False:
             return
         try:

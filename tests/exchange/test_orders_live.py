@@ -278,6 +278,20 @@ def test_an_order_is_not_sent_long_after_it_was_made(server):
     assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
 
 
+def test_a_run_that_ends_while_a_cancel_waits_for_its_order_ends_quietly(server, caplog):
+    def place(w):
+        for _ in range(8):
+            w.cancel(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    # None is done when the run ends: each cancel waits for an answer, and each answer for the exchange.
+    server.faults.delay_answer(300.0, path="/api/v3/order", method="POST", times=0)
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    plan = Plan(place)
+    run(store, feed, broker=store.getbroker(), act=plan.act, until=lambda w: len(server.faults.log) == 8)
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_an_id_that_was_used_before_is_refused(server):
     watcher, plan, broker = trade(
         server, lambda w: w.buy(size=0.1, clientOrderId="mine"), lambda w: w.buy(size=0.1, clientOrderId="mine")
