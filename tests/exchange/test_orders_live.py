@@ -167,6 +167,26 @@ def test_fills_that_no_stream_brought_are_looked_up(server):
     assert_books_agree(server, watcher, broker, OPENING)
 
 
+def test_what_the_streams_tell_is_not_looked_up(server):
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker()
+    resting = []
+
+    def rest(w):
+        resting.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    def cancel(w):
+        w.cancel(resting[0])
+        return resting
+
+    plan = Plan(rest, *[lambda w: w.buy(size=0.1), lambda w: w.close()] * 4, cancel)
+    watcher = run(store, feed, broker=broker, act=plan.act, until=plan.until)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed"] * 8 + ["Canceled"]
+    assert not [each for each in server.requests if each.path == "/api/v3/myTrades"]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_reports_that_come_twice_and_in_disorder_are_counted_once(server):
     server.faults.duplicate(stream="user", times=0)
     server.faults.reorder(stream="user", nth=2, times=4)
