@@ -312,6 +312,34 @@ def test_a_run_that_ends_while_a_cancel_waits_for_its_order_ends_quietly(server,
     assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_a_clock_that_is_wrong_is_set_by_whichever_request_meets_it(server):
+    def put_forward(seconds):
+        clock = store.connection.clock
+        now_s = clock.monotonic()
+        clock.synced(clock.now_ms() + round(seconds * 1_000), now_s, now_s)
+
+    made = []
+
+    def rest(w):
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    def cancel(w):
+        put_forward(5)
+        w.cancel(made[0])
+        return made
+
+    store = store_of(server)
+    store.start()
+    put_forward(5)
+    # The first request of a run with a key asks for the balance; the last one here cancels.
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    plan = Plan(rest, cancel)
+    watcher = run(store, feed, broker=store.getbroker(check_interval=0.5), act=plan.act, until=plan.until)
+    assert statuses(watcher, made[0]) == ["Submitted", "Accepted", "Canceled"]
+    refused = [each for each in server.requests if each.status == 400]
+    assert {each.path for each in refused} >= {"/api/v3/account", "/api/v3/order"}
+
+
 def test_an_id_that_was_used_before_is_refused(server):
     watcher, plan, broker = trade(
         server, lambda w: w.buy(size=0.1, clientOrderId="mine"), lambda w: w.buy(size=0.1, clientOrderId="mine")
