@@ -49,6 +49,9 @@ class LiveBooks(bt.BrokerBase):
         self._opening: dict[str, Decimal] = {}
         self._books: dict[str, Book] = {}
 
+    def init(self) -> None:
+        """Add no CommInfo, where backtrader's own would: it charges nothing and cuts sizes to whole units."""
+
     def open_books(self) -> None:
         """Begin with what the account holds now."""
         self._opening = self.wallet.totals()

@@ -317,15 +317,18 @@ class Private:
     async def _keep_in_step(self, error: Exception) -> None:
         """Set the clock, where the exchange refused a request for its time: the next one would meet the same."""
         if classify(error).resync_clock:
-            try:
-                await self._connection.sync_clock()
-            except Exception as failure:  # noqa: BLE001  # the request has failed already, and is asked again
-                logger.warning("The clock could not be set: %s", failure)
+            await self._set_clock()
+
+    async def _set_clock(self) -> None:
+        try:
+            await self._connection.sync_clock()
+        except Exception as failure:  # noqa: BLE001  # what was refused is refused, and goes again all the same
+            logger.warning("The clock could not be set: %s", failure)
 
     async def _pause(self, cure: Cure) -> None:
         """Do what helps against an error before the same request goes out again."""
         if cure.resync_clock:
-            await self._connection.sync_clock()
+            await self._set_clock()
         if cure.remedy is Remedy.FREEZE:
             budget = self._connection.orders if cure.orders_only else self._connection.limiter
             budget.freeze(cure.after_s)

@@ -39,6 +39,17 @@ def test_a_market_order_is_filled_and_sold_again(server):
     assert closed[0].pnlcomm == pytest.approx(broker.getcash() - 100_000, abs=60_000 * 0.00001)
 
 
+def test_a_target_is_sized_by_the_markets_own_step_and_fee(server):
+    watcher, plan, broker = trade(server, lambda w: w.order_target_percent(target=0.3), lambda w: w.close())
+    entry = plan.made[0]
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Completed"]
+    assert entry.executed.value == pytest.approx(30_000, rel=0.01)
+    # Half a coin: whole units, as backtrader's own CommInfo has them, would be none.
+    assert 0.4 < entry.executed.size < 0.6
+    assert broker.getcommissioninfo(watcher.data).p.commission == 0.001
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_a_limit_order_rests_and_is_cancelled(server):
     placed = []
 
