@@ -194,8 +194,7 @@ class LiveDesk(LiveBooks):
         self._unsettled: set[str] = set()
         # Bars of each data that brackets and armed orders have been shown.
         self._priced: dict[Any, int] = {}
-        self._looked_s = self._balance_s = self._prices_s = time.monotonic()
-        self._look_soon = False
+        self._looked_s = self._hinted_s = self._balance_s = self._prices_s = time.monotonic()
 
     # Life
 
@@ -235,12 +234,14 @@ class LiveDesk(LiveBooks):
             self._tell_seeds()
         now_s = time.monotonic()
         self._keep_account(now_s)
-        if now_s - self._looked_s < (HINT_S if self._look_soon else self._poll_s):
+        all_due = now_s - self._looked_s >= self._poll_s
+        if not all_due and not (self._unsettled and now_s - self._hinted_s >= HINT_S):
             return
-        self._looked_s = now_s
-        self._look_soon = False
-        waiting = self._states.open()
-        waiting += [self._legs[client_id].state for client_id in self._unsettled if self._legs[client_id].state.done]
+        self._hinted_s = now_s
+        waiting = [self._legs[client_id].state for client_id in self._unsettled]
+        if all_due:
+            self._looked_s = now_s
+            waiting = [*self._states.open(), *(state for state in waiting if state.done)]
         if waiting and self._keyed:
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
@@ -667,8 +668,10 @@ class LiveDesk(LiveBooks):
             self._cancelling.add(state.client_id)
             self._courier.cancel(state.client_id, state.symbol)
         if state.needs_fills or state.needs_order or state.stray:
+            if not self._unsettled:
+                # What is missing comes as a rule the next moment: it is not asked for at once.
+                self._hinted_s = time.monotonic()
             self._unsettled.add(state.client_id)
-            self._look_soon = True
         else:
             self._unsettled.discard(state.client_id)
 

@@ -339,7 +339,8 @@ class Connection:
 
     def retrying(self, ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Return a question that is asked again where that can cure its failure. Not for what creates an order."""
-        return retry_with_backoff(retries=self.retries + 1, limiter=self.limiter)(ask)
+        # The clock is read without a date: that question cannot be refused for it.
+        return retry_with_backoff(retries=self.retries + 1, limiter=self.limiter, resync=self.sync_clock)(ask)
 
     @staticmethod
     def is_final(error: Exception) -> bool:

@@ -186,7 +186,7 @@ TABLE: Mapping[str, Facts] = {
         order_count_headers=(("x-mbx-order-count-1m", 60_000),),
         limits_path="/dapi/v1/exchangeInfo",
     ),
-    # docs.binance.us, "General REST API Information": 1,200 weight a minute, told in ccxt's costs as they are.
+    # 1,200 weight a minute by ccxt's source, in its costs as they are; exchangeInfo tells the limits that hold.
     "binanceus": replace(_BINANCE, rest_windows=((1_200, 60_000),), weight_per_cost=1.0, costs={}),
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(

@@ -197,6 +197,7 @@ class Private:
             with in_lane(Lane.ORDER):
                 return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
         except Exception as error:
+            await self._keep_in_step(error)
             # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
             raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
 
@@ -216,6 +217,7 @@ class Private:
         except ccxt.OrderNotFound:
             return None
         except Exception as error:
+            await self._keep_in_step(error)
             raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
 
     async def open_orders(self) -> list[dict[str, Any]]:
@@ -230,7 +232,11 @@ class Private:
         limit = 1_000
         trades: list[dict[str, Any]] = []
         while True:
-            page = await self._connection.rest.fetch_my_trades(symbol, since_ms, limit)
+            try:
+                page = await self._connection.rest.fetch_my_trades(symbol, since_ms, limit)
+            except Exception as error:
+                await self._keep_in_step(error)
+                raise
             fresh = [trade for trade in page if all(trade["id"] != known["id"] for known in trades[-limit:])]
             trades += fresh
             if len(page) < limit or not fresh:
@@ -308,10 +314,21 @@ class Private:
         budgets = (self._connection.limiter, self._connection.orders)
         return max(budget.stats().frozen_s for budget in budgets) / self._connection.clock.rate
 
+    async def _keep_in_step(self, error: Exception) -> None:
+        """Set the clock, where the exchange refused a request for its time: the next one would meet the same."""
+        if classify(error).resync_clock:
+            await self._set_clock()
+
+    async def _set_clock(self) -> None:
+        try:
+            await self._connection.sync_clock()
+        except Exception as failure:  # noqa: BLE001  # what was refused is refused, and goes again all the same
+            logger.warning("The clock could not be set: %s", failure)
+
     async def _pause(self, cure: Cure) -> None:
         """Do what helps against an error before the same request goes out again."""
         if cure.resync_clock:
-            await self._connection.sync_clock()
+            await self._set_clock()
         if cure.remedy is Remedy.FREEZE:
             budget = self._connection.orders if cure.orders_only else self._connection.limiter
             budget.freeze(cure.after_s)

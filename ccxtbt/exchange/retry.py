@@ -300,6 +300,7 @@ def retry_with_backoff(
     deadline_s: float = math.inf,
     limiter: Limiter | None = None,
     stop: threading.Event | None = None,
+    resync: Callable[[], Awaitable[None]] | None = None,
     random: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -322,6 +323,8 @@ def retry_with_backoff(
         Frozen for everybody where the exchange asks to be left alone.
     stop : threading.Event, optional
         Ends a pause, and with it the attempts, when it is set. A coroutine's pause also ends by cancellation.
+    resync : coroutine function, optional
+        Sets the clock, for a decorated coroutine function, where the exchange refused a request for its time.
     random : callable, default random.random
         Gives numbers from 0 to 1.
     clock : callable, default time.monotonic
@@ -349,7 +352,7 @@ def retry_with_backoff(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if inspect.iscoroutinefunction(function):
-            return cast(Callable[P, R], _decorate_async(function, policy))
+            return cast(Callable[P, R], _decorate_async(function, policy, resync))
         return _decorate_sync(function, policy)
 
     return decorate
@@ -361,7 +364,9 @@ def _headers_of(function: Callable[..., object]) -> Mapping[str, str] | None:
     return headers if isinstance(headers, Mapping) else None
 
 
-def _decorate_async(function: Callable[P, Awaitable[Any]], policy: _Policy) -> Callable[P, Awaitable[Any]]:
+def _decorate_async(
+    function: Callable[P, Awaitable[Any]], policy: _Policy, resync: Callable[[], Awaitable[None]] | None
+) -> Callable[P, Awaitable[Any]]:
     @functools.wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         started_s = policy.clock()
@@ -373,7 +378,10 @@ def _decorate_async(function: Callable[P, Awaitable[Any]], policy: _Policy) -> C
                 pause_s = policy.pause_s(error, attempt, started_s, _headers_of(function))
                 if pause_s is None:
                     raise
+                out_of_step = classify(error).resync_clock
             await asyncio.sleep(pause_s)
+            if out_of_step and resync is not None:
+                await resync()
             attempt += 1
 
     return call

@@ -111,6 +111,8 @@ class Courier:
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
         self._began_ms = 0
+        # Of many orders at once one begins in each pass of the loop, so that fills are heard in between.
+        self._turn = asyncio.Lock()
         self._balance_due = self._asking_balance = False
 
     def rules(self, symbol: str) -> Rules:
@@ -218,6 +220,8 @@ class Courier:
 
         answered: str | Literal[False] | None = None
         try:
+            async with self._turn:
+                await asyncio.sleep(0)
             answer = await self._private.submit(request.arguments(), client_id, doubt)
         except OrderRefusedError as error:
             margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)

@@ -39,6 +39,17 @@ def test_a_market_order_is_filled_and_sold_again(server):
     assert closed[0].pnlcomm == pytest.approx(broker.getcash() - 100_000, abs=60_000 * 0.00001)
 
 
+def test_a_target_is_sized_by_the_markets_own_step_and_fee(server):
+    watcher, plan, broker = trade(server, lambda w: w.order_target_percent(target=0.3), lambda w: w.close())
+    entry = plan.made[0]
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Completed"]
+    assert entry.executed.value == pytest.approx(30_000, rel=0.01)
+    # Half a coin: whole units, as backtrader's own CommInfo has them, would be none.
+    assert 0.4 < entry.executed.size < 0.6
+    assert broker.getcommissioninfo(watcher.data).p.commission == 0.001
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_a_limit_order_rests_and_is_cancelled(server):
     placed = []
 
@@ -167,6 +178,26 @@ def test_fills_that_no_stream_brought_are_looked_up(server):
     assert_books_agree(server, watcher, broker, OPENING)
 
 
+def test_what_the_streams_tell_is_not_looked_up(server):
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker()
+    resting = []
+
+    def rest(w):
+        resting.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    def cancel(w):
+        w.cancel(resting[0])
+        return resting
+
+    plan = Plan(rest, *[lambda w: w.buy(size=0.1), lambda w: w.close()] * 4, cancel)
+    watcher = run(store, feed, broker=broker, act=plan.act, until=plan.until)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed"] * 8 + ["Canceled"]
+    assert not [each for each in server.requests if each.path == "/api/v3/myTrades"]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_reports_that_come_twice_and_in_disorder_are_counted_once(server):
     server.faults.duplicate(stream="user", times=0)
     server.faults.reorder(stream="user", nth=2, times=4)
@@ -290,6 +321,34 @@ def test_a_run_that_ends_while_a_cancel_waits_for_its_order_ends_quietly(server,
     plan = Plan(place)
     run(store, feed, broker=store.getbroker(), act=plan.act, until=lambda w: len(server.faults.log) == 8)
     assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_clock_that_is_wrong_is_set_by_whichever_request_meets_it(server):
+    def put_forward(seconds):
+        clock = store.connection.clock
+        now_s = clock.monotonic()
+        clock.synced(clock.now_ms() + round(seconds * 1_000), now_s, now_s)
+
+    made = []
+
+    def rest(w):
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+
+    def cancel(w):
+        put_forward(5)
+        w.cancel(made[0])
+        return made
+
+    store = store_of(server)
+    store.start()
+    put_forward(5)
+    # The first request of a run with a key asks for the balance; the last one here cancels.
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    plan = Plan(rest, cancel)
+    watcher = run(store, feed, broker=store.getbroker(check_interval=0.5), act=plan.act, until=plan.until)
+    assert statuses(watcher, made[0]) == ["Submitted", "Accepted", "Canceled"]
+    refused = [each for each in server.requests if each.status == 400]
+    assert {each.path for each in refused} >= {"/api/v3/account", "/api/v3/order"}
 
 
 def test_an_id_that_was_used_before_is_refused(server):
