@@ -10,7 +10,8 @@ trades after the last one, `QUIET_MS` after that end; that there are none makes 
 
 Numbers that REST does not have either do not exist. After `SKIPS` of them the exchange is taken to number with gaps:
 then a lost trade cannot be known, a bar is final `SETTLE_MS` after its end, by the exchange's clock, and REST is asked
-only after a break. The same holds where ids are no numbers.
+only after a break. The same holds where ids are no numbers, or
+numbers that do not rise with time.
 
 A trade that comes for a bar that was final already is counted, and changes nothing.
 """
@@ -121,6 +122,8 @@ class Tape:
         if self._dense and asked is not None and not any(t.id.isdecimal() and int(t.id) >= asked for t in trades):
             # The last trade that is known was asked for too: an answer that does not reach it says nothing.
             return []
+        if self._dense and not _numbered(trades):
+            self._unnumber()
         fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
         self.fetched += len(fresh)
         if self._dense and trades:
@@ -167,8 +170,13 @@ class Tape:
         """Keep a trade until its turn; say whether it is new."""
         if self._dense and not trade.id.isdecimal():
             self._loosen()
+        if self._next is not None and trade.id.isdecimal() and int(trade.id) < self._next:
+            if trade.ts_ms <= self._last_ms:
+                # Its turn is over, also where the numbers turned out to have gaps since.
+                return False
+            self._unnumber()
         if self._dense:
-            if (self._next is not None and int(trade.id) < self._next) or trade.id in self._waiting:
+            if trade.id in self._waiting:
                 return False
             self._waiting[trade.id] = trade
             return True
@@ -197,6 +205,11 @@ class Tape:
     def _loosen(self) -> None:
         self._dense = False
         self._known.update(dict.fromkeys(self._waiting))
+
+    def _unnumber(self) -> None:
+        """Take it that a trade's number tells nothing of other trades."""
+        self._loosen()
+        self._next = None
 
     def _advance(self) -> list[Bar]:
         """Take the trades whose turn it is."""
@@ -240,3 +253,11 @@ class Tape:
     def _bar(self, ts_ms: int, opened: float, high: float, low: float, close: float, volume: float) -> Bar:
         # A sum of floats lies a little beside the exchange's decimal; the places of its amounts bring it back.
         return Bar(ts_ms, opened, high, low, close, round(volume, self._places), Origin.TRADES)
+
+
+def _numbered(trades: list[Trade]) -> bool:
+    """Say whether a later trade always has a higher number."""
+    if not all(trade.id.isdecimal() for trade in trades):
+        return False
+    numbers = [int(trade.id) for trade in sorted(trades, key=lambda trade: (trade.ts_ms, int(trade.id)))]
+    return all(first < second for first, second in itertools.pairwise(numbers))

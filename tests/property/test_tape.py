@@ -83,6 +83,27 @@ def test_the_bars_are_those_of_all_trades(market, lag_ms):
         assert all(bar[5] <= exact[bar[0]][5] for bar in bars)
 
 
+def gapped(places):
+    """Trades with numbers in steps of 3, at these seconds."""
+    return [Trade(str(100 + 3 * i), START_MS + place * 1_000, 1.0, 0.1, "buy") for i, place in enumerate(places)]
+
+
+def test_a_trade_whose_turn_is_over_stays_out_when_the_numbers_turn_out_to_have_gaps():
+    trades = gapped([0, 0, 0, 25, 25, 25, 30])
+    frames = [(trades[4].ts_ms, trades[4]), (trades[2].ts_ms + 28_000, trades[2])]
+    _, bars = drive(trades, frames, 0)
+    # The last trade was lost.
+    assert bars == reference(trades)[:2]
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 30))
+def test_numbers_that_do_not_rise_with_time_tell_nothing(random, count):
+    numbers = random.sample(range(1_000), count)
+    trades = [Trade(str(number), START_MS + i * 60_000 // count, 1.0, 0.1, "buy") for i, number in enumerate(numbers)]
+    _, bars = drive(trades, [(trade.ts_ms, trade) for trade in trades], 0)
+    assert bars == reference(trades)
+
+
 @given(markets())
 def test_where_nothing_is_lost_numbers_with_gaps_do_no_harm(market):
     trades, _, _ = market
