@@ -14,9 +14,10 @@ from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
-from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, LiveDesk
+from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, RECONCILE_S, LiveDesk
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.openorders import OpenOrders
+from ccxtbt.trading.reconcile import Foreign
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
 from ccxtbt.trading.sizes import CommInfo
 
@@ -92,17 +93,24 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         True: where two orders that exclude each other were both filled before the cancel of the second arrived, the
         excess is traded back at market at once. It is told in `notify_store` either way.
     position : str
-        ``'fills'``: a live run begins without positions. ``'balance'``: with what the account holds of the base of each
-        market, counted as bought at the last price; what closes it makes a Trade. A backtest always begins without.
+        ``'fills'``: a live run begins with the positions that the journal knows of, the first one without.
+        ``'balance'``: with what the account holds of the base of each market; what the journal does not know of
+        counts as bought at the last price. What closes it makes a Trade. A backtest always begins without.
     balance_ttl : float
         Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
+    foreign : str
+        What to do about open orders of the account that are not ours, at the start of a live run and later:
+        ``'ignore'``: tell `notify_store` of each once. ``'adopt'``: take those in the run's markets up as orders of the
+        strategy. ``'halt'``: tell, and send nothing until ``store.resume()``.
+    reconcile_interval : float
+        Seconds between two looks for them; there is one after each reconnect too.
     debug
         Accepted from old scripts.
 
     Raises
     ------
     ConfigError
-        No store, or one given twice; a `position` that is none of these.
+        No store, or one given twice; a `position` or `foreign` that is none of these.
     """
 
     params = (
@@ -114,6 +122,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("flatten_excess", False),
         ("position", "fills"),
         ("balance_ttl", BALANCE_TTL_S),
+        ("foreign", "ignore"),
+        ("reconcile_interval", RECONCILE_S),
     )
 
     order_types: Mapping[int, str] = {}
@@ -124,6 +134,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self.store: CCXTStore = self.p.store
         if self.p.position not in {"fills", "balance"}:
             raise ConfigError(f"position={self.p.position!r} is not known: say 'fills' or 'balance'.")
+        self._foreign = Foreign.of(self.p.foreign)
         mapping = self.p.broker_mapping or {}
         self.order_types = {**self.order_types, **mapping.get("order_types", {})}
         self.mappings = {
@@ -157,6 +168,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 flatten_excess=bool(self.p.flatten_excess),
                 balance_ttl_s=float(self.p.balance_ttl),
                 seeded=self.p.position == "balance",
+                foreign=self._foreign,
+                reconcile_s=float(self.p.reconcile_interval),
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True

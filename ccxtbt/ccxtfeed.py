@@ -264,24 +264,28 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._held.clear()
         self._watch_forming()
         self.store.start()
-        feeds = [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]
-        try:
-            for feed in feeds:
-                feed.launch()
-            ts_ms, ohlcv, origin = self.store.outcome(self.launch(), (*empty(), empty()[0]))
-        except BaseException as error:
-            # This run ends before it has begun; the next one loads anew.
-            for feed in feeds:
-                feed._sink = None
-            if isinstance(error, Exception):
-                raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
-            raise
+        ts_ms, ohlcv, origin = self.store.patiently(self._load_history)
         self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
         self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.set_columns(*self._in_session(ts_ms, ohlcv))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
+
+    def _load_history(self) -> Any:
+        """Return the bars of the history, and where they come from; waits for them."""
+        feeds = [data for data in self._env.datas if isinstance(data, CCXTFeed)] or [self]
+        try:
+            for feed in feeds:
+                feed.launch()
+            return self.store.outcome(self.launch(), (*empty(), empty()[0]))
+        except BaseException as error:
+            # This run ends before it has begun, or tries once more: either loads anew.
+            for feed in feeds:
+                feed._sink = None
+            if isinstance(error, Exception):
+                raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
+            raise
 
     def _watch_forming(self) -> None:
         self._forming = None

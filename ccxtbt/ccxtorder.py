@@ -31,7 +31,7 @@ class _MetaOrder(type(bt.Order)):  # type: ignore[misc]  # backtrader's metaclas
         if len(args) == 3:
             owner, data, told = args
             size, price = told["amount"], told.get("price")
-            named = dict(zip(_NAMES, (owner, data, _exectype(told), told["side"], size, price, told), strict=True))
+            named = dict(zip(_NAMES, (owner, data, exectype_of(told), told["side"], size, price, told), strict=True))
         elif args:
             if len(args) != len(_NAMES):
                 raise ConfigError(
@@ -107,7 +107,8 @@ def _progress(told: Mapping[str, Any]) -> tuple[bool, float]:
     return told.get("status") in _ENDED, float(told.get("filled") or 0.0)
 
 
-def _exectype(told: Mapping[str, Any]) -> int:
+def exectype_of(told: Mapping[str, Any]) -> int:
+    """Return backtrader's execution type of an order in ccxt's structure."""
     limited = "limit" in str(told.get("type") or "market").lower()
     if told.get("triggerPrice") or told.get("stopPrice"):
         return int(bt.Order.StopLimit if limited else bt.Order.Stop)

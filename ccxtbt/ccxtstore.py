@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.budgets import BudgetStats
 from ccxtbt.exchange.calls import Calls
 from ccxtbt.exchange.clock import Clock
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+# Pauses of a start that waits for the exchange: the longer it does not answer, the longer.
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
 
 # How long a `cerebro.runstop()` from another thread may wait until it is seen.
 PATIENCE_S = 0.25
@@ -254,6 +259,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self._patience_s = FIRST_SLEEP_S
         self._env: Any = None
         self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._pause_s = FIRST_PAUSE_S
         self._guests: set[object] = set()
         self._runs_for_guests = False
         if debug:
@@ -375,9 +381,49 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             for feed in self._env.datas if self._env is not None else ():
                 if isinstance(feed, CCXTStore.DataCls) and feed.store is self:
                     feed.check()
+        self._pause_s = FIRST_PAUSE_S
         with self.connection.life:
             self._runs_for_guests = False
-            self._connect()
+            self.patiently(self._connect)
+
+    def patiently(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask what waits for the exchange; where an earlier run has left something to look after, until it answers.
+
+        Raises
+        ------
+        TryLaterError
+            The exchange does not answer, and nothing is at stake; or the run is to stop.
+        """
+        while True:
+            try:
+                return ask(*args, **kwargs)
+            except TryLaterError as error:
+                if not self.waits_out(error):
+                    raise
+
+    def waits_out(self, error: TryLaterError) -> bool:
+        """Say that the start of a run waits for the exchange, and pause; False where nothing waits for the run."""
+        if not self._is_awaited():
+            return False
+        self.put_notification(f"The start waits for {self.exchange_id}: {error}")
+        logger.warning("The start waits for %s, since an earlier run has left orders or positions: %s", self, error)
+        end_s = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        while time.monotonic() < end_s and not self._env._event_stop:
+            time.sleep(min(PATIENCE_S, max(0.0, end_s - time.monotonic())))
+        return not self._env._event_stop
+
+    def _is_awaited(self) -> bool:
+        """Whether this start is of a live run that orders, and an earlier one has left something to look after."""
+        broker = self._env.broker if self._env is not None else None
+        if not isinstance(broker, CCXTStore.BrokerCls) or broker.store is not self:
+            return False
+        if not any(data.islive() for data in self._env.datas):
+            return False
+        if not self.connection.description.check_required_credentials(False):
+            return False
+        journal = self.open_journal()
+        return journal is not None and journal.past.at_stake
 
     def stop(self) -> None:
         """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""

@@ -31,6 +31,10 @@ class TriggerPassedError(OrderRefusedError):
     """The exchange refused a stop whose trigger the price has passed already: send what it becomes, or nothing."""
 
 
+class NeverArrivedError(OrderRefusedError):
+    """An order was sent and its answer lost, and the exchange has no such order: order anew, if it is still wanted."""
+
+
 class OutcomeUnknownError(CCXTBTError):
     """A request was sent and its answer was lost: look up what became of it, never send it again."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,9 @@ from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.trading.audit import Apart, Audit, sum_of
-from ccxtbt.trading.books import Book
+from ccxtbt.trading.books import Book, Booking
+from ccxtbt.trading.journal import Baseline
+from ccxtbt.trading.past import PastBook
 from ccxtbt.trading.reports import FillFact
 from ccxtbt.trading.rules import EXACT, FINEST_STEP, Rules
 from ccxtbt.trading.sizes import CommInfo, Position, Size
@@ -26,6 +29,39 @@ from ccxtbt.trading.states import Amend, Fill
 logger = logging.getLogger(__name__)
 
 ZERO, ONE = Decimal(0), Decimal(1)
+
+
+def execute(order: Any, booked: Booking, when: float, lot: Decimal, margin: Any) -> None:
+    """Book a fill in backtrader's order.
+
+    Parameters
+    ----------
+    order : backtrader.Order
+        Whose.
+    booked : Booking
+        What the fill did.
+    when : float
+        Its time, as backtrader's number.
+    lot : Decimal
+        Step of sizes.
+    margin : float or None
+        The CommInfo's.
+    """
+    order.execute(
+        when,
+        Size(booked.size, lot),
+        float(booked.price),
+        Size(booked.closed, lot),
+        float(booked.closedvalue),
+        float(booked.closedcomm),
+        Size(booked.opened, lot),
+        float(booked.openedvalue),
+        float(booked.openedcomm),
+        margin,
+        float(booked.pnl),
+        Size(booked.psize, lot),
+        float(booked.pprice),
+    )
 
 
 class LiveBooks(bt.BrokerBase):
@@ -74,8 +110,11 @@ class LiveBooks(bt.BrokerBase):
         self._wanted: set[str] = set()
         self._prices: dict[str, Decimal] = {}
         self._unpriced: set[tuple[str, str]] = set()
-        # Positions of the start that no strategy has a trade of yet.
+        # Positions of the start that no strategy has a trade of yet, and how each came about, with times in ms.
         self._seeds: list[Any] = []
+        self._bookings: dict[str, list[tuple[int, Booking]]] = {}
+        # Fills of restored orders that the opening balance holds.
+        self._opened_with: set[tuple[str, str | None]] = set()
 
     def init(self) -> None:
         """Add no CommInfo, where backtrader's own would: it charges nothing and cuts sizes to whole units."""
@@ -189,29 +228,18 @@ class LiveBooks(bt.BrokerBase):
         if fill.trade_id is not None:
             order.executed_fills.add(fill.trade_id)
         data, lot = order.data, self.rules_of(order.data).lot
-        booked = self._book_of(data).fill(fill, self._fee_rate)
-        self._amounts = None
-        when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
+        book = self._book_of(data)
+        before = self._flows_before(order, fill.trade_id, fill.ts_ms)
+        booked = book.fill(fill, self._fee_rate)
+        self._open_with(before, book)
+        when_ms = self.store.connection.clock.now_ms() if fill.ts_ms is None else fill.ts_ms
+        when = 719_163 + when_ms / 86_400_000
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
         position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
         comminfo = self.getcommissioninfo(data)
         told = order.status
-        order.execute(
-            when,
-            Size(booked.size, lot),
-            float(booked.price),
-            Size(booked.closed, lot),
-            float(booked.closedvalue),
-            float(booked.closedcomm),
-            Size(booked.opened, lot),
-            float(booked.openedvalue),
-            float(booked.openedcomm),
-            comminfo.margin,
-            float(booked.pnl),
-            position.size,
-            position.price,
-        )
+        execute(order, booked, when, lot, comminfo.margin)
         order.addcomminfo(comminfo)
         if told > bt.Order.Partial:
             # A fill that was late: the order had ended, and has.
@@ -220,9 +248,27 @@ class LiveBooks(bt.BrokerBase):
     def _amend(self, order: Any, amend: Amend) -> None:
         """Book what a counted fill turned out to have cost."""
         price = Decimal(repr(order.executed.price))
-        fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._fee_rate)
-        self._amounts = None
+        book = self._book_of(order.data)
+        before = self._flows_before(order, amend.trade_id, None)
+        fee = book.amend(amend, 1 if order.isbuy() else -1, price, self._fee_rate)
+        self._open_with(before, book)
         order.executed.comm += float(fee)
+
+    def _flows_before(self, order: Any, trade_id: str | None, ts_ms: int | None) -> dict[str, Decimal] | None:
+        """Return the flows of a market so far, if a fill is in the balance that the books were opened with."""
+        if not order.info.get("restored"):
+            return None
+        book, known = self._book_of(order.data), (self._symbol(order.data), trade_id)
+        if ts_ms is not None and ts_ms <= max(self._opened_ms, order.info.get("adopted_ms", 0)):
+            self._opened_with.add(known)
+        return dict(book.flows) if known in self._opened_with else None
+
+    def _open_with(self, before: Mapping[str, Decimal] | None, book: Book) -> None:
+        """Let what was booked just now change no balance, where `before` says that the opening balance holds it."""
+        self._amounts = None
+        if before is not None:
+            taken = {currency: -flow for currency, flow in book.flows.items()}
+            self._opening = sum_of(self._opening, before, taken)
 
     def _book_of(self, data: Any) -> Book:
         rules = self.rules_of(data)
@@ -307,22 +353,78 @@ class LiveBooks(bt.BrokerBase):
         """Return the markets of the run of whose base the account holds something."""
         return [symbol for symbol in self._by_symbol if self._opening.get(self._rules_named(symbol).base)]
 
-    def seed(self, symbol: str, price: Decimal | None) -> None:
-        """Begin a market's position with what the account holds.
+    def restore_book(self, symbol: str, past: PastBook) -> Baseline | None:
+        """Begin a market's position with what an earlier run has left.
+
+        Returns
+        -------
+        Baseline or None
+            From where it can be counted the next time, if it was flat in between.
+        """
+        data, flat = self._by_symbol[symbol][0], None
+        book = self._book_of(data)
+        book.held, book.size, book.price = past.held, past.size, past.price
+        made = [(0, book.standing())] if book.size else []
+        for each in past.since:
+            if isinstance(each.what, Fill):
+                made.append((each.what.ts_ms or 0, book.fill(each.what, self.rate)))
+                self._opened_with.add((symbol, each.what.trade_id))
+            else:
+                fee = book.amend(each.what, 1 if each.side == "buy" else -1, book.price, self.rate)
+                if made:
+                    when, last = made.pop()
+                    made.append((when, replace(last, openedcomm=last.openedcomm + fee)))
+            if not book.size:
+                made.clear()
+                flat = Baseline(symbol, book.held, ZERO, ZERO, each.number)
+        # What it did to the balances is in those of now.
+        book.flows.clear()
+        self._amounts = None
+        self._place(data, made)
+        return flat
+
+    def count_account(self, symbol: str, price: Decimal | None, *, whole: bool) -> Baseline | None:
+        """Hold a market's position against what the account has of its base.
 
         Parameters
         ----------
         symbol : str
             One of a data of this run.
         price : Decimal or None
-            What it counts as bought at; None: the close of the first bar.
+            What a difference counts as traded at; None: the close of the first bar.
+        whole : bool
+            The position is to be all that the account has; else it is only cut where the account has less.
+
+        Returns
+        -------
+        Baseline or None
+            What it is counted from now on, if anything differed.
         """
         data = self._by_symbol[symbol][0]
         book, rules = self._book_of(data), self.rules_of(data)
-        book.seed(self._opening.get(rules.base, ZERO), price or ZERO)
-        if book.size:
-            position = self.getposition(data, clone=False)
-            position.size, position.price = Size(book.size, rules.lot), float(book.price)
+        held = self.amount(rules.base)
+        more = EXACT.subtract(held, book.held)
+        if not (whole and more > 0) and not (book.held > 0 and more < 0):
+            return None
+        before = dict(book.flows)
+        booked = book.fill(Fill(more, price or book.price), self.rate)
+        book.flows = before
+        if more < 0:
+            self._warn(
+                f"The account holds {held} {rules.base}, less than the {EXACT.subtract(held, more)} that these books "
+                "know of: somebody has sold or withdrawn the rest, and the position is cut."
+            )
+        if booked.opened or booked.closed:
+            self._place(data, [*self._bookings.get(symbol, ()), (0, booked)])
+        return None if price is None else Baseline(symbol, book.held, book.size, book.price)
+
+    def _place(self, data: Any, made: list[tuple[int, Booking]]) -> None:
+        """Set the position of a market as its book says, and have its Trade opened by what made it."""
+        book, rules = self._book_of(data), self.rules_of(data)
+        position = self.getposition(data, clone=False)
+        position.size, position.price = Size(book.size, rules.lot), float(book.price)
+        self._bookings[rules.symbol] = made
+        if book.size and not any(each is data for each in self._seeds):
             self._seeds.append(data)
 
     def _tell_seeds(self) -> None:
@@ -331,23 +433,34 @@ class LiveBooks(bt.BrokerBase):
         for data in [data for data in self._seeds if len(data)]:
             self._seeds = [each for each in self._seeds if each is not data]
             # Not among the notifications: with quicknotify backtrader would tell a simulated order too.
-            owner._addnotification(self._seed_order(data).clone(), quicknotify=False)
+            order = self._seed_order(data)
+            owner._addnotification(order.clone(), quicknotify=False)
+            for trade in (owner._trades[data][0][-1], *owner._tradespending[-1:]):
+                # backtrader knows no time of a simulated order.
+                trade.dtopen = order.executed.exbits[0].dt
             owner._notify(qtrades=owner._tradespending[-1:])
 
     def _seed_order(self, data: Any) -> Any:
-        book, lot, position = self._book_of(data), self.rules_of(data).lot, self.getposition(data, clone=False)
-        book.price = book.price or Decimal(repr(data.close[0]))
-        position.price = price = float(book.price)
-        size = Size(book.size, lot)
-        named: dict[str, Any] = {"data": data, "size": size, "price": price, "simulated": True}
-        order = CCXTOrder(side="buy", **named)
-        comminfo = self.getcommissioninfo(data)
+        """Return the order that a position of the start counts as made by."""
+        book, rules, comminfo = self._book_of(data), self.rules_of(data), self.getcommissioninfo(data)
+        lot, close = rules.lot, Decimal(repr(data.close[0]))
+        if not book.price:
+            book.price = close
+            self.getposition(data, clone=False).price = float(close)
+        named: dict[str, Any] = {
+            "data": data,
+            "size": Size(abs(book.size), lot),
+            "price": float(book.price),
+            "simulated": True,
+        }
+        order = CCXTOrder(side="buy" if book.size > 0 else "sell", **named)
         order.addcomminfo(comminfo)
-        nothing = Size(0.0, lot)
-        value, margin = float(EXACT.multiply(book.size, book.price)), comminfo.margin
-        order.execute(0.0, size, price, nothing, 0.0, 0.0, size, value, 0.0, margin, 0.0, size, price)
+        for when_ms, each in self._bookings.pop(rules.symbol):
+            # What has no price was counted as bought now.
+            booked = each if each.price else replace(each, price=close, openedvalue=EXACT.multiply(each.opened, close))
+            execute(order, booked, 719_163 + when_ms / 86_400_000 if when_ms else 0.0, lot, comminfo.margin)
         order.completed()
-        self._warn(f"The run begins with {book.size} {book.base} of the account, counted as bought at {book.price}.")
+        self._warn(f"The run begins with a position of {book.size} in {rules.symbol}, at {float(book.price)}.")
         return order
 
     # Markets

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -20,18 +19,22 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.legs import Leg, Member, asked_of
 from ccxtbt.livebooks import LiveBooks
+from ccxtbt.restored import Restorer
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
-from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Up
+from ccxtbt.trading.courier import Courier, Down, Held, News, Open, Prices, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
-from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
+from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
-from ccxtbt.trading.reports import OrderFact
-from ccxtbt.trading.rules import Rules, Side
+from ccxtbt.trading.past import Key, Past
+from ccxtbt.trading.reconcile import Answers, Foreign, is_foreign
+from ccxtbt.trading.reports import Fact, FillFact, OrderFact
+from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
     WORKING,
@@ -64,57 +67,14 @@ POLL_ALONE_S = 3.0
 BALANCE_TTL_S = 60.0
 PRICES_TTL_S = 60.0
 
+# How often all open orders of the account are compared with ours, beside after each reconnect.
+RECONCILE_S = 300.0
+
 # Finished orders are let go of in batches; the states keep 10,000 of them for late messages.
 KEEP_LEGS = 20_000
 
 # How long an exchange that ends orders by itself may be late with it, before we cancel.
 EXPIRY_GRACE_MS = 5_000
-
-
-@dataclass(slots=True)
-class Member:
-    """An order as the strategy gave it.
-
-    Attributes
-    ----------
-    order : backtrader.Order
-        What `buy` or `sell` made.
-    params : mapping
-        The user's parameters for the exchange.
-    quote_size : float, str, Decimal or None
-        Quote to spend instead of a size.
-    until_ms : int or None
-        When its validity is over, by the exchange's clock.
-    """
-
-    order: Any
-    params: Mapping[str, Any]
-    quote_size: Any = None
-    until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One order at the exchange: a backtrader order has one, an exit of a bracket as many as were sent for it.
-
-    Attributes
-    ----------
-    member : Member
-        Whose it is.
-    state : OrderState
-        How it stands.
-    number : int
-        Which of the order's legs it is; 0 where there is only one.
-    """
-
-    member: Member
-    state: OrderState
-    number: int = 0
-
-    @property
-    def order(self) -> Any:
-        """Backtrader's order."""
-        return self.member.order
 
 
 class LiveDesk(LiveBooks):
@@ -141,7 +101,11 @@ class LiveDesk(LiveBooks):
     balance_ttl_s : float
         How old a balance may get before it is asked for again.
     seeded : bool
-        Begin with the positions that the account holds, instead of none.
+        Begin with the positions that the account holds, instead of those that the journal knows of.
+    foreign : Foreign
+        What to do about open orders of the account that are not ours.
+    reconcile_s : float
+        How often they are looked for.
     """
 
     def __init__(
@@ -157,6 +121,8 @@ class LiveDesk(LiveBooks):
         flatten_excess: bool = False,
         balance_ttl_s: float = BALANCE_TTL_S,
         seeded: bool = False,
+        foreign: Foreign = Foreign.IGNORE,
+        reconcile_s: float = RECONCILE_S,
     ) -> None:
         store.start()
         self._balance_ttl_s = balance_ttl_s
@@ -195,6 +161,14 @@ class LiveDesk(LiveBooks):
         # Bars of each data that brackets and armed orders have been shown.
         self._priced: dict[Any, int] = {}
         self._looked_s = self._hinted_s = self._balance_s = self._prices_s = time.monotonic()
+        self._foreign = foreign
+        self._foreign_told: set[tuple[str | None, str | None]] = set()
+        self._reconcile_s = reconcile_s
+        self._compared_s = time.monotonic()
+        # Who an order of an earlier run is in the journal, by its number here; and what of those the strategies, by
+        # their numbers, are to hear once their data have bars.
+        self.origins: dict[int, Key] = {}
+        self._owners: list[tuple[Any, int]] = []
 
     # Life
 
@@ -206,17 +180,99 @@ class LiveDesk(LiveBooks):
         opened_ms = 0
         if self._keyed:
             opened_ms = self.store.connection.clock.now_ms()
-            balance = self._courier.fetch_balance()
+            balance = self.store.patiently(self._courier.fetch_balance)
             self.wallet.replace(balance)
             opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
         self.open_books(opened_ms)
-        seeded = self.holdings() if self._seeded else []
-        if seeded or self._wanted:
-            self._prices |= self._courier.fetch_prices({*seeded, *self._wanted}).last
-        for symbol in seeded:
-            self.seed(symbol, self._prices.get(symbol))
+        priced = {*self._wanted, *(self._by_symbol if self._seeded else ())}
+        if priced:
+            self._prices |= self._courier.fetch_prices(priced).last
+        self._restore(self._journal.past if self._journal is not None else Past())
         self.begin()
+
+    def _restore(self, past: Past) -> None:
+        """Take up what earlier runs have left, and what became of it meanwhile."""
+        restorer = Restorer(self, past)
+        restorer.books()
+        kept = restorer.orders()
+        answers = Answers([], [], [])
+        if self._keyed:
+            answers = self.store.patiently(self._courier.catch_up, kept)
+        for fact in answers.facts:
+            self.receive(fact)
+        fills = sum(isinstance(fact, FillFact) for fact in answers.facts)
+        restorer.doubt(answers.absent)
+        if self._keyed and not self._unclear():
+            for symbol in self._by_symbol:
+                self.keep(self.count_account(symbol, self._prices.get(symbol), whole=self._seeded))
+        restorer.resume()
+        foreign = self._meet(answers.others)
+        if past.at_stake or foreign:
+            restored = restorer.summary(fills, answers.absent, foreign)
+            self._warn(str(restored), restored=restored)
+
+    def keep(self, baseline: Baseline | None) -> None:
+        """Keep from where a position is counted the next time."""
+        if baseline is not None and self._journal is not None:
+            self._journal.note(baseline)
+
+    def restored(self, order: Any, owner: int) -> None:
+        """Tell the strategy of that number, once its data have bars, of an order of an earlier run."""
+        self._owners.append((order, owner))
+        self._notify(order)
+
+    def _meet(self, others: Sequence[OrderFact]) -> list[OrderFact]:
+        """Do what the user wants about open orders that are not ours; return those that were not met before."""
+        unanswered = {state.symbol for state in self._states.open() if state.order_id is None}
+        foreign = []
+        for fact in others:
+            if self._states.get(fact.client_id) or self._states.find(fact.symbol, fact.order_id):
+                self.receive(fact)
+            elif is_foreign(fact, self._legs, unanswered) and (fact.symbol, fact.order_id) not in self._foreign_told:
+                self._foreign_told.add((fact.symbol, fact.order_id))
+                foreign.append(fact)
+        for fact in foreign:
+            said = f"Order {fact.order_id} in {fact.symbol} is open and not in the journal of this account"
+            if self._foreign is Foreign.ADOPT and fact.symbol in self._by_symbol and fact.raw is not None:
+                self._adopt(fact, fact.raw)
+                self._warn(f"{said}: it is adopted.")
+            elif self._foreign is Foreign.HALT:
+                self.store.halted = f"order {fact.order_id} in {fact.symbol} is not ours"
+                self._warn(f"{said}: nothing is sent until store.resume() is called.")
+            else:
+                self._warn(f"{said}: it is left alone.")
+        return foreign
+
+    def _adopt(self, fact: OrderFact, raw: Mapping[str, Any]) -> None:
+        """Take somebody else's order up as one of the first strategy's."""
+        symbol, now_ms = str(fact.symbol), self.store.connection.clock.now_ms()
+        rules, data = self._rules_named(symbol), self._by_symbol[symbol][0]
+        made_ms = int(raw.get("timestamp") or now_ms)
+        member = Member.of(asked_of(raw, data._name, made_ms), data, rules.lot)
+        order = member.order
+        order.addinfo(adopted_ms=now_ms, order_id=fact.order_id)
+        order.addcomminfo(self.getcommissioninfo(data))
+        number, client_id = self._ids.next()
+        side: Side = "buy" if order.isbuy() else "sell"
+        amount = exact(raw["amount"], "amount")
+        price = None if raw.get("price") is None else exact(raw["price"], "price")
+        request = Request(fact.client_id or client_id, symbol, str(raw.get("type")), side, amount, price)
+        if self._journal is not None:
+            asked = member.asked(made_ms)
+            self._journal.note(Intent(number, request, order.ref, 0, 0, made_ms, None, asked))
+        state = OrderState.of(request)
+        state.order_id = fact.order_id
+        self._states.add(state)
+        self._legs[request.client_id] = self._last_leg[order.ref] = Leg(member, state)
+        self._courier.know(request.client_id, fact.order_id)
+        # What of it was filled before is in the trades of back then.
+        self._courier.look_back(symbol, made_ms)
+        state.submit()
+        order.submit(self)
+        if not len(data):
+            self._owners.append((order, 0))
+        self.receive(fact)
 
     def stop(self) -> None:
         """End the run; orders that are open stay open at the exchange, and that is said."""
@@ -233,6 +289,9 @@ class LiveDesk(LiveBooks):
         if self._seeds:
             self._tell_seeds()
         now_s = time.monotonic()
+        if self._keyed and now_s - self._compared_s >= self._reconcile_s:
+            self._compared_s = now_s
+            self._courier.look_at_account()
         self._keep_account(now_s)
         all_due = now_s - self._looked_s >= self._poll_s
         if not all_due and not (self._unsettled and now_s - self._hinted_s >= HINT_S):
@@ -267,8 +326,7 @@ class LiveDesk(LiveBooks):
     def _hear_held(self, held: Held) -> None:
         """Take a balance that was asked for."""
         now_s = time.monotonic()
-        waiting = self._states.open()
-        unclear = any(state.order_id is None or state.in_doubt or state.needs_fills for state in waiting)
+        unclear = self._unclear()
         if held.balance is not None:
             self._balance_s = now_s
             self.wallet.replace(held.balance)
@@ -282,6 +340,10 @@ class LiveDesk(LiveBooks):
             if proved:
                 self._book_apart(Apart(proved))
 
+    def _unclear(self) -> bool:
+        """Whether fills may be missing that a balance holds."""
+        return any(state.order_id is None or state.in_doubt or state.needs_fills for state in self._states.open())
+
     def _show_prices(self) -> None:
         """Show each new bar to the orders that are watched here."""
         fresh = [data for data in self.cerebro.datas if len(data) != self._priced.get(data, 0)]
@@ -294,8 +356,17 @@ class LiveDesk(LiveBooks):
                 self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
         for ref, armed in list(self._armed.items()):
             market = self._market(armed.order.data)
+            before = armed.order.created.price
             if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
                 self._fire(ref)
+            elif armed.order.created.price != before:
+                self._note_trail(armed.order)
+
+    def _note_trail(self, order: Any) -> None:
+        """Keep how far a stop has moved that is watched here."""
+        if self._journal is not None:
+            run, ref = self._key_of(order)
+            self._journal.note(Trailed(ref, order.created.price, order.created.pricelimit, run))
 
     def _expire(self) -> None:
         """Cancel the orders whose validity is over."""
@@ -368,7 +439,9 @@ class LiveDesk(LiveBooks):
         """Take what the courier has learnt."""
         if isinstance(item, Up):
             # What happened while nobody listened is asked for at once.
-            self._looked_s = 0.0
+            self._looked_s = self._compared_s = 0.0
+        elif isinstance(item, Open):
+            self._meet(item.orders)
         elif isinstance(item, Down):
             self.store.put_notification(f"The stream of orders broke ({item.reason}); fills are looked up meanwhile.")
         elif isinstance(item, Halt):
@@ -383,24 +456,42 @@ class LiveDesk(LiveBooks):
         elif isinstance(item, Prices):
             self._prices |= item.last
         else:
-            state, told = self._states.apply(item)
-            self._book_foreign(self._states.foreign())
-            if state is not None:
-                if told and self._journal is not None:
-                    self._journal.note(Told(state.client_id, tuple(told), state.order_id, state.filled, state.cost))
-                leg = self._legs[state.client_id]
-                if isinstance(item, OrderFact) and item.raw is not None and self._last_leg.get(leg.order.ref) is leg:
-                    leg.order.hear(item.raw)
-                self._tell(leg, told)
-                if told:
-                    self._courier.refresh_balance()
-                self._watch(state)
+            self._learn(item)
+
+    def _learn(self, fact: Fact) -> None:
+        """Take what is said of an order."""
+        state, told = self._states.apply(fact)
+        self._book_foreign(self._states.foreign())
+        if state is None:
+            return
+        if told and self._journal is not None:
+            self._journal.note(Told(state.client_id, tuple(told), state.order_id, state.filled, state.cost))
+        leg = self._legs[state.client_id]
+        if isinstance(fact, OrderFact) and fact.raw is not None and self._last_leg.get(leg.order.ref) is leg:
+            leg.order.hear(fact.raw)
+        self._tell(leg, told)
+        if told:
+            self._courier.refresh_balance()
+        self._watch(state)
 
     # What strategies and observers ask
 
     def get_notification(self) -> Any:
         """Return the next order that changed; None if there is none."""
+        if self._owners and not self._hand_over():
+            return None
         return self.notifs.popleft() if self.notifs else None
+
+    def _hand_over(self) -> bool:
+        """Give the orders of earlier runs to their strategies, once these have bars to read; say whether it is done."""
+        datas = [self.cerebro.datas[0], *(order.data for order, _ in self._owners)]
+        if not all(len(data) for data in datas):
+            return False
+        strategies = self.cerebro.runningstrats
+        for order, number in self._owners:
+            order.p.owner = strategies[number if number < len(strategies) else 0]
+        self._owners.clear()
+        return True
 
     # Sending
 
@@ -451,8 +542,8 @@ class LiveDesk(LiveBooks):
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
         order.addinfo(emulated=self._emulated(member, rules, waits=waits or due))
-        if member.until_ms is not None and order.ref not in self._until:
-            self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(self._expiry(member, rules)), order
+        if order.ref not in self._until:
+            self.watch_validity(member, rules)
         if waits:
             self._arm(member, action)
             return ""
@@ -463,7 +554,9 @@ class LiveDesk(LiveBooks):
         order.sent(request)
         self._tell(leg, leg.state.submit())
         now_ms = self.store.connection.clock.now_ms()
-        self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms))
+        run, ref = self._key_of(order)
+        asked = member.asked(now_ms, triggered=triggered)
+        self._courier.send(Intent(number, request, ref, leg.number, order.tradeid, now_ms, member.until_ms, asked, run))
         return ""
 
     def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
@@ -479,6 +572,12 @@ class LiveDesk(LiveBooks):
         if member.quote_size is not None and not rules.cost_orders:
             said.append("its size is reckoned by the last price")
         return "; ".join(said)
+
+    def watch_validity(self, member: Member, rules: Rules) -> None:
+        """Have an order ended when its validity is over; by us, if the exchange has not done it by then."""
+        if member.until_ms is not None:
+            grace_ms = EXPIRY_GRACE_MS * bool(self._expiry(member, rules))
+            self._until[member.order.ref] = member.until_ms + grace_ms, member.order
 
     def _expiry(self, member: Member, rules: Rules) -> dict[str, Any]:
         connection = self.store.connection
@@ -501,7 +600,7 @@ class LiveDesk(LiveBooks):
         now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
         self._armed[order.ref] = Armed(order, member, now_num, action)
         if order.ref not in self._members:
-            self._link(member, order.ref, "armed")
+            self._link(member, order, "armed")
         if order.status < bt.Order.Submitted:
             order.submit(self)
             self._notify(order)
@@ -535,25 +634,19 @@ class LiveDesk(LiveBooks):
 
     # Orders that hang together
 
-    def _link(self, member: Member, bond: int, role: str) -> None:
+    def _link(self, member: Member, bond: Any, role: str) -> None:
         """Keep in the journal what is not at the exchange, or hangs together with something else."""
         if self._journal is None:
             return
-        order, created = member.order, member.order.created
-        asked = {
-            "side": order.ordtypename().lower(),
-            "size": float(created.size),
-            "exectype": order.getordername(),
-            "price": created.price,
-            "plimit": created.pricelimit,
-            "trailamount": order.trailamount,
-            "trailpercent": order.trailpercent,
-            "until_ms": member.until_ms,
-            "tradeid": order.tradeid,
-            "params": dict(member.params),
-        }
+        order = member.order
+        (run, ref), (bond_run, first) = self._key_of(order), self._key_of(bond)
+        asked = member.asked(self.store.connection.clock.now_ms())
         self._linked.add(order.ref)
-        self._journal.note(Link(order.ref, bond, role, self._symbol(order.data), asked))
+        self._journal.note(Link(ref, first, role, self._symbol(order.data), asked, run=run, bond_run=bond_run))
+
+    def _key_of(self, order: Any) -> Key:
+        """Return who an order is in the journal: the run in which it was made, 0 for this one, and its number there."""
+        return self.origins.get(order.ref, (0, order.ref))
 
     def _send_exclusive(self, member: Member) -> None:
         """Send an order that shall be the only one of its group to trade."""
@@ -585,10 +678,10 @@ class LiveDesk(LiveBooks):
         group = self._groups.get(first.ref)
         if group is None:
             group = self._groups[first.ref] = Group({first.ref: rules.amount(abs(first.created.size))})
-            self._link(taken, first.ref, "oco")
+            self._link(taken, first, "oco")
         group.add(order.ref, amount)
         self._groups[order.ref] = group
-        self._link(member, first.ref, "oco")
+        self._link(member, first, "oco")
         refused = self._send(member)
         if refused:
             self._act(group, group.apply(order.ref, Rejected(refused)))
@@ -622,7 +715,7 @@ class LiveDesk(LiveBooks):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
             each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
-            self._link(each, taken.order.ref, kind)
+            self._link(each, taken.order, kind)
         order.addcomminfo(self.getcommissioninfo(order.data))
         order.submit(self)
         self._notify(order)
@@ -643,7 +736,7 @@ class LiveDesk(LiveBooks):
         for member in members:
             self._members[member.order.ref] = bracket, member
             kind = "stop" if member.order.exectype in STOPS else "limit"
-            self._link(member, parent.order.ref, "parent" if member is parent else kind)
+            self._link(member, parent.order, "parent" if member is parent else kind)
         for member in children:
             if member.until_ms is not None:
                 self._until[member.order.ref] = member.until_ms, member.order
@@ -828,7 +921,7 @@ class LiveDesk(LiveBooks):
             logger.info("Order %d is %s: %s", order.ref, status.value.lower(), reason)
         # Set, not by its methods: `Order.expire` refuses market orders, which exchanges expire too.
         order.status = getattr(bt.Order, status.value)
-        order.executed.dt = order.executed.dt or order.data.datetime[0]
+        order.executed.dt = order.executed.dt or (order.data.datetime[0] if len(order.data) else order.created.dt)
 
     # Helpers
 
@@ -875,6 +968,7 @@ class LiveDesk(LiveBooks):
             self._until.pop(order.ref, None)
             if order.ref in self._linked and self._journal is not None:
                 self._linked.discard(order.ref)
-                self._journal.note(LinkEnd(order.ref, order.getstatusname()))
+                run, ref = self._key_of(order)
+                self._journal.note(LinkEnd(ref, order.getstatusname(), run))
         # The clone moves the window of fills that a Trade is built from: one for each change.
         self.notifs.append(order.clone())

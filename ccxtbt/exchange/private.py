@@ -14,7 +14,14 @@ from typing import Any, Protocol
 
 import ccxt
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
+from ccxtbt.errors import (
+    FundsError,
+    NeverArrivedError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    TriggerPassedError,
+    TryLaterError,
+)
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
@@ -153,7 +160,7 @@ class Private:
         ------
         OrderRefusedError
             It is not at the exchange and will not be; `FundsError` for lack of funds, `TriggerPassedError` for a stop
-            that is due already.
+            that is due already, `NeverArrivedError` where nobody refused it.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
@@ -173,7 +180,7 @@ class Private:
                 if cure.remedy is Remedy.UNKNOWN:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
                     doubt(str(error))
-                    return await self._settle(client_id, arguments[0])
+                    return await self.settle(client_id, arguments[0])
                 turned_away = str(error)
                 logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
                 await self._pause(cure)
@@ -182,7 +189,7 @@ class Private:
                     return dict(order)
                 # A cut answer that still parses: ccxt raises nothing, and the order may live.
                 doubt("the answer names no order")
-                return await self._settle(client_id, arguments[0])
+                return await self.settle(client_id, arguments[0])
 
     async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
         """Cancel an order and return what the exchange says of it.
@@ -335,14 +342,23 @@ class Private:
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
-    async def _settle(self, client_id: str, symbol: str) -> dict[str, Any]:
+    async def settle(self, client_id: str, symbol: str, order_id: str | None = None) -> dict[str, Any]:
+        """Look up an order whose answer was lost, and return it as soon as the exchange shows it.
+
+        Raises
+        ------
+        NeverArrivedError
+            The exchange has no such order, and can take none of that request any more.
+        OutcomeUnknownError
+            The exchange has no client ids: nobody can tell.
+        """
         clock = self._connection.clock
         # It was signed before now, and perhaps only just: it had to wait for the budget first.
         sent_ms = clock.now_ms()
         absent = failures = 0
         while True:
             try:
-                order = await self.find(None, client_id, symbol)
+                order = await self.find(order_id, client_id, symbol)
             except TryLaterError:
                 failures += 1
                 logger.warning("Order %s: its look-up failed %d times; trying on.", client_id, failures)
@@ -351,7 +367,7 @@ class Private:
                     return order
                 absent = absent + 1 if clock.now_ms() > sent_ms + VALIDITY_MS else 0
                 if absent >= LOOK_UPS:
-                    raise OrderRefusedError(
+                    raise NeverArrivedError(
                         f"Order {client_id} never arrived: its answer was lost and, {VALIDITY_MS / 1000:g} s later, "
                         f"{LOOK_UPS} look-ups did not find it."
                     )

@@ -37,6 +37,9 @@ class Armed:
 
     def due(self, data: Any) -> bool:
         """Whether the last bar of a data of its market triggers it; if not, let it trail."""
+        if data.datetime[0] < self.made_num:
+            # A bar of the history, where an earlier run has made the stop.
+            return False
         high = low = data.close[0]
         opened = data.datetime[-1] if len(data) > 1 else 0.0
         if opened >= self.made_num - _EARLY * (data.datetime[0] - opened):

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from ccxtbt.errors import ConfigError
 from ccxtbt.trading.rules import EXACT, Side, exact, floor_to
 from ccxtbt.trading.states import (
+    REFUSED,
     Accepted,
     Amend,
     Canceled,
@@ -138,6 +139,38 @@ class Excess:
 Action = Send | Cancel | End | Exposed | Excess
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """How a member stood when an earlier run ended.
+
+    Attributes
+    ----------
+    counted : tuple of Fill or Amend
+        Of all its legs.
+    open : bool
+        Its last leg may be at the exchange.
+    working : bool
+        The exchange is known to have it.
+    leg : int
+        The number of its last leg.
+    left : Decimal or None
+        What of that is not filled.
+    triggered, completed : bool
+        A stop that was sent as what it becomes; an exit whose last leg took all that it was sent for.
+    ended : Status or None
+        How the member has ended, if it has.
+    """
+
+    counted: tuple[Fill | Amend, ...] = ()
+    open: bool = False
+    working: bool = False
+    leg: int = 0
+    left: Decimal | None = None
+    triggered: bool = False
+    completed: bool = False
+    ended: Status | None = None
+
+
 @dataclass(slots=True)
 class _Child:
     """Where an exit stands. A leg is one order of it at the exchange: `sent`, then `working`, then gone."""
@@ -219,6 +252,7 @@ class Bracket:
         self._seen_ms = 0
         self._at_target = False
         self._closing = False
+        self._away = False
 
     @property
     def rest(self) -> Decimal:
@@ -258,6 +292,40 @@ class Bracket:
         child, totals = self._children[key], self._totals
         child.sent, child.working, child.left = True, working, left
         totals.exited = EXACT.subtract(totals.entered, left)
+
+    def recall(self, members: Mapping[Hashable, Recalled]) -> None:
+        """Stand as an earlier run has left the bracket, and plan nothing before `resume`.
+
+        What came meanwhile is to be applied in between. An exit that somebody has cancelled is as good as one that was
+        being changed when the run ended: it is sent again.
+
+        Parameters
+        ----------
+        members : mapping
+            Key of each member -> how it stood.
+        """
+        self._away = True
+        totals, parent = self._totals, self._parent
+        for key, told in members.items():
+            counted = [each for each in told.counted if isinstance(each, Fill)]
+            moved = sum((abs(each.size) for each in counted), ZERO)
+            fees = sum((self._taken(each) for each in told.counted), ZERO)
+            if parent is not None and key == parent.key:
+                totals.entered = EXACT.subtract(EXACT.add(totals.entered, moved), fees)
+                parent.open = told.open
+                continue
+            child = self._children[key]
+            totals.exited = EXACT.add(totals.exited, EXACT.add(moved, fees))
+            child.leg, child.left, child.status = told.leg, told.left or ZERO, told.ended
+            child.sent, child.working, child.triggered = told.open, told.working, told.triggered
+            child.completed = told.completed
+            if told.open and child is self._limit:
+                self._at_target = True
+
+    def resume(self) -> list[Action]:
+        """Go on after `recall`: send the exit that is missing, or that has another size than what is held."""
+        self._away = False
+        return self._plan()
 
     def apply(self, key: Hashable, leg: int, transition: Transition) -> list[Action]:
         """Take a transition of a member's order at the exchange.
@@ -361,7 +429,10 @@ class Bracket:
     def _leg_ended(self, child: _Child, status: Status, transition: Any) -> list[Action]:
         asked, child.sent, child.working, child.cancelling = child.cancelling, False, False, False
         child.completed = status is Status.COMPLETED
-        if child.completed or (asked and status in (Status.CANCELED, Status.EXPIRED)):
+        if child.completed or ((asked or self._away) and status in (Status.CANCELED, Status.EXPIRED)):
+            return []
+        if status is Status.REJECTED and transition.absent:
+            # Nobody has refused it: it is sent again, under another id.
             return []
         if status is Status.REJECTED and transition.immediate and not child.triggered:
             # The price is through the stop already: now it is due at once.
@@ -377,6 +448,8 @@ class Bracket:
 
     def _plan(self) -> list[Action]:
         """Compare what is at the exchange with what should be there, and say the next steps."""
+        if self._away:
+            return []
         actions = self._report_excess()
         rest = self.rest
         alive = [child for child in self._children.values() if child.status is None]
@@ -472,6 +545,25 @@ class Group:
         """Take a member up before it is sent."""
         self._open[key] = None
         self._largest = max(self._largest, size)
+
+    def recall(self, ended: Mapping[Hashable, Status], filled: Decimal) -> list[Action]:
+        """Stand as an earlier run has left the group, and cancel the others if one has traded or ended unrefused.
+
+        Parameters
+        ----------
+        ended : mapping
+            Key of each member that is over -> how it ended.
+        filled : Decimal
+            What all have traded together.
+        """
+        for key in ended:
+            self._open.pop(key, None)
+        self._filled = filled
+        self._reported = max(EXACT.subtract(filled, self._largest), ZERO)
+        if not filled and all(status in REFUSED for status in ended.values()):
+            return []
+        self._cancelling.update(self._open)
+        return [Cancel(other) for other in self._open]
 
     def apply(self, key: Hashable, transition: Transition) -> list[Action]:
         """Take a transition of a member."""

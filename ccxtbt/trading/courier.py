@@ -5,26 +5,39 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from ccxtbt.errors import (
     ConfigError,
     FundsError,
+    NeverArrivedError,
     OrderRefusedError,
     OutcomeUnknownError,
     TriggerPassedError,
     TryLaterError,
 )
-from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.private import Private
 from ccxtbt.exchange.wire import Wire
 from ccxtbt.trading.journal import Intent, Journal
 from ccxtbt.trading.orders import Request
-from ccxtbt.trading.reports import Fact, Refused, Unknown, facts_of, fill_fact, order_fact
+from ccxtbt.trading.reconcile import Answers, Kept, sort_open, trades_wanted
+from ccxtbt.trading.reports import (
+    CANCELED,
+    Absent,
+    Fact,
+    FillFact,
+    OrderFact,
+    Refused,
+    Unknown,
+    facts_of,
+    fill_fact,
+    order_fact,
+)
 from ccxtbt.trading.rules import Rules, exact, rules_of
 
 logger = logging.getLogger(__name__)
@@ -68,7 +81,14 @@ class Prices:
     last: Mapping[str, Decimal]
 
 
-News = Fact | Up | Down | Held | Prices | dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The orders that are open at the exchange, ours or not."""
+
+    orders: list[OrderFact]
+
+
+News = Fact | Open | Up | Down | Held | Prices | dict[str, Any]
 
 
 class Courier:
@@ -151,6 +171,35 @@ class Courier:
         self._put(Refused(reason, request.client_id))
         self._answers[request.client_id].set_result(False)
 
+    def know(self, client_id: str, order_id: str | None) -> None:
+        """Take the exchange's id of an order that an earlier run sent."""
+        if order_id is not None:
+            self._answers[client_id] = Future()
+            self._answers[client_id].set_result(order_id)
+
+    def look_back(self, symbol: str, since_ms: int) -> None:
+        """Ask for the trades of a market from further back with the next look-up."""
+        self._complete_ms[symbol] = min(since_ms, self._complete_ms.get(symbol, since_ms))
+
+    def resume(self, kept: Kept) -> None:
+        """Find out what became of an order that an earlier run sent; it comes as facts. Returns at once."""
+        self._answers[kept.client_id] = Future()
+        self._connection.post(self._resume, kept, name=f"order {kept.client_id}")
+
+    def catch_up(self, kept: Sequence[Kept]) -> Answers:
+        """Return what became of orders while nobody listened; waits for it.
+
+        Raises
+        ------
+        TryLaterError
+            The exchange does not answer to all of it.
+        """
+        return self._connection.call(self._catch_up, tuple(kept))
+
+    def look_at_account(self) -> None:
+        """Ask which orders are open, ours or not."""
+        self._connection.post(self._look_at_account, name="open orders")
+
     def forget(self, known: Container[str]) -> None:
         """Let go of the answers to orders that are not `known` any more."""
         self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
@@ -223,6 +272,9 @@ class Courier:
             async with self._turn:
                 await asyncio.sleep(0)
             answer = await self._private.submit(request.arguments(), client_id, doubt)
+        except NeverArrivedError as error:
+            answered = False
+            self._put(Absent(str(error), client_id))
         except OrderRefusedError as error:
             margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)
             answered = False
@@ -236,6 +288,72 @@ class Courier:
                 self._put(fact)
         finally:
             self._answers[client_id].set_result(answered)
+
+    async def _resume(self, kept: Kept) -> None:
+        answered: str | Literal[False] | None = kept.order_id
+        try:
+            answer = await self._private.settle(kept.client_id, kept.symbol, kept.order_id)
+        except NeverArrivedError as error:
+            if kept.seen:
+                # It was there, and is in no list any more: exchanges let go of old orders. Its trades they keep.
+                for fill in await self._trades_of({kept.symbol: kept.made_ms - TRADES_MARGIN_MS}):
+                    self._put(fill)
+                self._put(OrderFact(kept.client_id, status=CANCELED, filled=Decimal(0), reason=str(error)))
+            else:
+                answered = False
+                self._put(Absent(str(error), kept.client_id))
+        except OutcomeUnknownError as error:
+            self._put(Unknown(str(error), kept.client_id))
+        else:
+            answered = answer.get("id")
+            for fact in facts_of(answer, kept.client_id, self._mappings):
+                self._put(fact)
+        finally:
+            self._answers[kept.client_id].set_result(answered)
+
+    async def _catch_up(self, kept: tuple[Kept, ...]) -> Answers:
+        ours, missing, others = sort_open(kept, await self._open_orders())
+        told: list[OrderFact] = list(ours)
+        absent = []
+        for each, found in zip(missing, await asyncio.gather(*map(self._find, missing)), strict=True):
+            if found is None:
+                absent.append(each)
+            else:
+                told.append(found)
+        # How an order stands tells the exchange's id of it, which its trades are known by.
+        fills = await self._trades_of(trades_wanted(kept, told))
+        return Answers([*fills, *told], others, absent)
+
+    async def _open_orders(self) -> list[OrderFact]:
+        if not self._connection.rest.has.get("fetchOpenOrders"):
+            return []
+        try:
+            return [order_fact(order, self._mappings) for order in await self._private.open_orders()]
+        except Exception as error:
+            raise as_ours(error, "Reading the open orders") from error
+
+    async def _find(self, kept: Kept) -> OrderFact | None:
+        try:
+            found = await self._private.find(kept.order_id, kept.client_id, kept.symbol)
+        except OutcomeUnknownError:
+            # Nobody can tell: it has no id to be asked for by.
+            return None
+        return None if found is None else replace(order_fact(found, self._mappings), client_id=kept.client_id)
+
+    async def _trades_of(self, since_ms: Mapping[str, int]) -> list[FillFact]:
+        facts = []
+        for symbol, from_ms in since_ms.items():
+            try:
+                facts += [fill_fact(trade) for trade in await self._private.trades(symbol, from_ms)]
+            except Exception as error:
+                raise as_ours(error, f"Reading the trades of {symbol}") from error
+        return facts
+
+    async def _look_at_account(self) -> None:
+        try:
+            self._put(Open(await self._open_orders()))
+        except TryLaterError as error:
+            logger.warning("%s", error)
 
     async def _cancel(self, client_id: str, symbol: str) -> None:
         order_id: str | Literal[False] | None = None

@@ -23,6 +23,7 @@ from platformdirs import user_data_path
 from ccxtbt.errors import ConfigError
 from ccxtbt.trading.ids import NONCE_BITS
 from ccxtbt.trading.orders import Request
+from ccxtbt.trading.past import MASKED, Past, read_past
 from ccxtbt.trading.rules import text
 from ccxtbt.trading.states import Amend, Fill, Submitted, Transition
 
@@ -37,12 +38,15 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- A run of a broker on this account; its nonce is part of its client ids. A run that was killed has no end.
 CREATE TABLE runs (run INTEGER PRIMARY KEY, nonce TEXT NOT NULL, began_ms INTEGER NOT NULL, ended_ms INTEGER);
 -- An order that was to be sent: there is at most one at the exchange for each row, and none without a row.
--- `number` is the counter within client ids; `ref` and `leg` are backtrader's order and which of its legs this is.
+-- `number` is the counter within client ids; `run` and `ref` are the run in which backtrader's order was made and its
+-- number there, whichever run sent this leg of it; `asked` is what the strategy ordered.
 CREATE TABLE intents (
     number INTEGER PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, run INTEGER NOT NULL REFERENCES runs,
     ref INTEGER NOT NULL, leg INTEGER NOT NULL, tradeid INTEGER NOT NULL,
     symbol TEXT NOT NULL, type TEXT NOT NULL, side TEXT NOT NULL, amount TEXT NOT NULL, price TEXT,
-    by_cost INTEGER NOT NULL, params TEXT NOT NULL, until_ms INTEGER, made_ms INTEGER NOT NULL);
+    by_cost INTEGER NOT NULL, params TEXT NOT NULL, until_ms INTEGER, made_ms INTEGER NOT NULL,
+    asked TEXT NOT NULL);
+CREATE INDEX intents_of ON intents (run, ref);
 -- What was told of an order, in the order in which it was told; the last row is how it stands.
 CREATE TABLE states (
     id INTEGER PRIMARY KEY, client_id TEXT NOT NULL, status TEXT NOT NULL, order_id TEXT, reason TEXT NOT NULL,
@@ -55,10 +59,17 @@ CREATE TABLE fills (
 CREATE INDEX fills_of ON fills (client_id, id);
 CREATE UNIQUE INDEX fills_once ON fills (client_id, trade_id) WHERE size <> '0';
 -- What hangs together, or waits here to be sent: members of brackets and OCO groups, and orders emulated here.
--- `bond` is the first member's ref, `role` is parent, stop, limit, oco or armed, `asked` what the strategy ordered.
+-- `bond_run` and `bond` are the first member's run and ref, `role` is parent, stop, limit, oco or armed, `asked` what
+-- the strategy ordered.
 CREATE TABLE links (
-    run INTEGER NOT NULL REFERENCES runs, ref INTEGER NOT NULL, bond INTEGER NOT NULL, role TEXT NOT NULL,
-    symbol TEXT NOT NULL, asked TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (run, ref)) WITHOUT ROWID;
+    run INTEGER NOT NULL REFERENCES runs, ref INTEGER NOT NULL, bond_run INTEGER NOT NULL, bond INTEGER NOT NULL,
+    role TEXT NOT NULL, symbol TEXT NOT NULL, asked TEXT NOT NULL, status TEXT NOT NULL,
+    PRIMARY KEY (run, ref)) WITHOUT ROWID;
+CREATE INDEX links_of ON links (bond_run, bond);
+-- How the position of a market stood after the fill `after`: fills are counted from there.
+CREATE TABLE books (
+    symbol TEXT PRIMARY KEY, after INTEGER NOT NULL, held TEXT NOT NULL, size TEXT NOT NULL, price TEXT NOT NULL
+    ) WITHOUT ROWID;
 """,
 }
 
@@ -95,6 +106,10 @@ class Intent:
         The exchange's time when it was made.
     until_ms : int or None
         When its validity is over.
+    asked : mapping
+        What the strategy ordered.
+    run : int
+        In which the order was made; 0: this one.
     """
 
     number: int
@@ -104,17 +119,20 @@ class Intent:
     tradeid: int
     made_ms: int
     until_ms: int | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    run: int = 0
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
         asked = self.request
         price = None if asked.price is None else text(asked.price)
         values = (
-            self.number, asked.client_id, run, self.ref, self.leg, self.tradeid, asked.symbol, asked.type, asked.side,
-            text(asked.amount), price, asked.by_cost, _json(asked.params), self.until_ms, self.made_ms,
+            self.number, asked.client_id, self.run or run, self.ref, self.leg, self.tradeid, asked.symbol, asked.type,
+            asked.side, text(asked.amount), price, asked.by_cost, _json(asked.params), self.until_ms, self.made_ms,
+            _json(self.asked),
         )  # fmt: skip
         return [
-            ("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
+            ("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
             ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(self.number),)),
         ]
 
@@ -183,6 +201,8 @@ class Link:
         What the strategy ordered: side, size, exectype, prices, validity, parameters.
     status : str
         ``'open'``, or how it ended.
+    run, bond_run : int
+        In which the order and the first one were made; 0: this one.
     """
 
     ref: int
@@ -191,11 +211,16 @@ class Link:
     symbol: str
     asked: Mapping[str, Any] = field(default_factory=dict)
     status: str = "open"
+    run: int = 0
+    bond_run: int = 0
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
-        values = (run, self.ref, self.bond, self.role, self.symbol, _json(self.asked), self.status)
-        return [("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)", values)]
+        values = (
+            self.run or run, self.ref, self.bond_run or run, self.bond, self.role, self.symbol, _json(self.asked),
+            self.status,
+        )  # fmt: skip
+        return [("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +229,58 @@ class LinkEnd:
 
     ref: int
     status: str
+    run: int = 0
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
-        return [("UPDATE links SET status = ? WHERE run = ? AND ref = ?", (self.status, run, self.ref))]
+        return [("UPDATE links SET status = ? WHERE run = ? AND ref = ?", (self.status, self.run or run, self.ref))]
+
+
+@dataclass(frozen=True, slots=True)
+class Trailed:
+    """A stop that is watched here has moved with the price."""
+
+    ref: int
+    price: float
+    plimit: float | None
+    run: int = 0
+
+    def rows(self, run: int) -> list[Row]:
+        """Return the statements that keep it."""
+        moved = "UPDATE links SET asked = json_set(asked, '$.price', ?, '$.plimit', ?) WHERE run = ? AND ref = ?"
+        return [(moved, (self.price, self.plimit, self.run or run, self.ref))]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A position is counted from here on.
+
+    Attributes
+    ----------
+    symbol : str
+        Market.
+    held, size, price : Decimal
+        As of `trading.books.Book`.
+    after : int or None
+        The last fill that this holds, by its id in the journal; None: all that were kept before.
+    """
+
+    symbol: str
+    held: Decimal
+    size: Decimal
+    price: Decimal
+    after: int | None = None
+
+    def rows(self, run: int) -> list[Row]:
+        """Return the statements that keep it."""
+        values = (self.symbol, self.after, text(self.held), text(self.size), text(self.price))
+        kept = "INSERT OR REPLACE INTO books VALUES (?, COALESCE(?, (SELECT MAX(id) FROM fills), 0), ?, ?, ?)"
+        return [(kept, values)]
 
 
 def _json(values: Mapping[str, Any]) -> str:
     shown = {
-        key: "***" if any(word in str(key).lower().replace("_", "") for word in _SECRET_WORDS) else value
+        key: MASKED if any(word in str(key).lower().replace("_", "") for word in _SECRET_WORDS) else value
         for key, value in values.items()
     }
     return orjson.dumps(shown, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
@@ -253,12 +321,15 @@ class Journal:
         The run's random part of client ids.
     first : int
         The first number of this run's client ids.
+    past : Past
+        What earlier runs have left; once it is open.
     """
 
     def __init__(self, path: Path, account: str, notice: Callable[[str], None], now_ms: Callable[[], int]) -> None:
         self.path = path
         self.nonce = secrets.randbits(NONCE_BITS)
         self.first = 1
+        self.past = Past()
         self._account = account
         self._notice = notice
         self._now_ms = now_ms
@@ -286,6 +357,7 @@ class Journal:
             self._take()
             self._db = self._connect(self.path)
             self._prepare(self._db)
+            self.past = read_past(self._db)
         except (OSError, sqlite3.Error) as error:
             self._shut()
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -153,11 +153,14 @@ class Rejected:
         A sentence.
     immediate : bool
         A stop whose trigger the price has passed already.
+    absent : bool
+        It was sent and never arrived.
     """
 
     reason: str = ""
     immediate: bool = False
     ts_ms: int | None = None
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +285,33 @@ class OrderState:
         end = self._end
         return end is not None and (end.filled is not None or end.status == reports.REJECTED)
 
+    def recall(self, status: Status, order_id: str | None, counted: Iterable[Fill | Amend]) -> None:
+        """Stand as an earlier run has left the order: what was told then is not told again.
+
+        Parameters
+        ----------
+        status : Status
+            What was told last.
+        order_id : str or None
+            The exchange's id.
+        counted : iterable of Fill or Amend
+            All that was counted.
+        """
+        self.status, self.order_id = status, order_id
+        self._seen = status in WORKING or status in DONE - REFUSED
+        for each in counted:
+            self.cost = EXACT.add(self.cost, each.cost)
+            known_fee = each.fee_cost is not None
+            if isinstance(each, Fill):
+                amount = abs(each.size)
+                self.filled = EXACT.add(self.filled, amount)
+                if each.trade_id is None:
+                    self._loose = EXACT.add(self._loose, amount)
+                    self._loose_cost = EXACT.add(self._loose_cost, each.cost)
+            if each.trade_id is not None:
+                self._trades[each.trade_id] = known_fee or self._trades.get(each.trade_id, False)
+        self._reported = self.filled
+
     def submit(self) -> list[Transition]:
         """Tell that the order is on its way."""
         return self._move(Submitted()) if self.status is Status.CREATED else []
@@ -324,7 +354,8 @@ class OrderState:
         self._doubt = ""
         if isinstance(fact, Refused) and fact.margin:
             return self._move(Margin(fact.reason))
-        return self._move(Rejected(fact.reason, isinstance(fact, Refused) and fact.immediate))
+        immediate = isinstance(fact, Refused) and fact.immediate
+        return self._move(Rejected(fact.reason, immediate, absent=isinstance(fact, Absent)))
 
     def _order(self, fact: OrderFact) -> list[Transition]:
         self._doubt = ""
@@ -516,6 +547,10 @@ class Orders:
         if state.client_id in self._states:
             raise ConfigError(f"The client id {state.client_id!r} is in use: every order needs one of its own.")
         self._states[state.client_id] = self._open[state.client_id] = state
+        if state.order_id is not None:
+            self._clients[state.symbol, state.order_id] = state.client_id
+        if state.done:
+            self._retire(state)
 
     def get(self, client_id: str | None) -> OrderState | None:
         """Find an order by our id."""

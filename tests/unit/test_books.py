@@ -69,9 +69,16 @@ def test_a_reversal_splits_its_fee_by_size(book):
     assert (booking.closedcomm, booking.openedcomm, booking.pnl) == (D("0.1"), D("0.3"), 10)
 
 
-def test_what_the_account_holds_may_be_the_start(book):
-    book.seed(D("0.99925"), D(90))
-    assert (book.size, book.price, book.dust, book.flows) == (D("0.999"), 90, D("0.00025"), {})
+def test_what_an_earlier_run_has_left_may_be_the_start(book):
+    book.held, book.size, book.price = D("0.99925"), D("0.999"), D(90)
+    standing = book.standing()
+    assert (standing.opened, standing.openedvalue, standing.psize, standing.pprice) == (
+        book.size,
+        D("89.91"),
+        book.size,
+        90,
+    )
+    assert (book.dust, book.flows) == (D("0.00025"), {})
     assert book.fill(Fill(D("-0.999"), D(100)), rate).pnl == D("9.99")
 
 

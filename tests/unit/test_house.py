@@ -16,6 +16,8 @@ FRONTS = {
     "ccxtorder",
     "livedesk",
     "livebooks",
+    "legs",
+    "restored",
     "bracketorders",
     "bulkfeed",
     "inbox",

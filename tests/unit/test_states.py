@@ -198,7 +198,7 @@ def test_a_lost_answer_leaves_a_doubt_until_the_exchange_shows_the_order(state):
 
 def test_a_lost_answer_to_an_order_that_never_arrived(state):
     state.apply(Unknown("time-out"))
-    assert state.apply(Absent("Three look-ups agree.")) == [Rejected("Three look-ups agree.")]
+    assert state.apply(Absent("Three look-ups agree.")) == [Rejected("Three look-ups agree.", absent=True)]
     assert not state.in_doubt
 
 

@@ -1,0 +1,268 @@
+"""A run begins where the last one ended: orders, positions, trades, cash and what hangs together."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import backtrader as bt
+import pytest
+
+from planned import SECONDS, ended, statuses
+from simulated import BTC, ETH
+from watching import ago, run, store_of
+
+HOUR_MS = 3_600_000
+OPENING = {"USDT": 100_000, "BTC": 0, "ETH": 0}
+
+
+@pytest.fixture
+def server(simulator):
+    # Lively, so that stops and targets are reached within seconds.
+    return simulator((replace(BTC, volatility=0.003), ETH), seed=2, history_ms=HOUR_MS, speed=5, balances=OPENING)
+
+
+@pytest.fixture
+def play(server, tmp_path):
+    """Run one life of a strategy on the same journal: `act(watcher)` until `until(watcher)`."""
+
+    def one(until, act=None, *, symbols=("BTC/USDT",), **options):
+        store = store_of(server, journal=tmp_path / "journal.sqlite")
+        feeds = [store.getdata(dataname=name, fromdate=ago(server, minutes=1), **SECONDS) for name in symbols]
+        broker = store.getbroker(check_interval=0.5, **options)
+        return run(store, *feeds, broker=broker, act=act, until=until), broker
+
+    return one
+
+
+def live(watcher):
+    return watcher.states[watcher.data][-1:] == ["LIVE"]
+
+
+class Once:
+    """Orders once, when its data is LIVE."""
+
+    def __init__(self, order):
+        self._order = order
+        self.made = []
+
+    def act(self, watcher):
+        if live(watcher) and not self.made:
+            made = self._order(watcher)
+            self.made += made if isinstance(made, list) else [made]
+
+
+def restored(watcher):
+    """The orders of earlier runs, by their client ids."""
+    return {order.info.get("client_id", order.ref): order for order in watcher.orders if order.info.get("restored")}
+
+
+def test_a_position_is_there_before_the_first_bar_and_its_trade_closes_with_all_fees(server, play):
+    buy = Once(lambda w: w.buy(size=0.5))
+    play(lambda w: buy.made and buy.made[0].ref in ended(w), buy.act)
+    entry = buy.made[0]
+    seen = []
+
+    def act(w):
+        seen.append((w.position.size, w.position.price))
+        close.act(w)
+
+    close = Once(lambda w: w.close())
+    watcher, broker = play(lambda w: close.made and close.made[0].ref in ended(w), act)
+    held = entry.executed.size * (1 - 0.001)
+    assert seen[0][0] == pytest.approx(held, abs=0.00001)
+    assert seen[0][1] == pytest.approx(entry.executed.price)
+    assert watcher.position.size == 0
+    trade = next(trade for trade in watcher.trades if trade.isclosed)
+    # As if nothing had been between: fees of both sides, and the time of the entry.
+    assert trade.commission == pytest.approx(entry.executed.comm + close.made[0].executed.comm, rel=1e-6)
+    assert trade.pnlcomm == pytest.approx(broker.getcash() - 100_000, abs=60_000 * 0.00001)
+    assert trade.dtopen == pytest.approx(entry.executed.exbits[0].dt)
+    assert [message for message in watcher.messages if message.startswith("Restored: 0 orders")]
+    assert Decimal(repr(broker.getcash())) == server.account().balance("USDT").total
+
+
+def test_an_order_that_rests_is_taken_up_and_can_be_cancelled(server, play):
+    rest = Once(lambda w: w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+    play(lambda w: rest.made and w.orders and w.orders[-1].status == bt.Order.Accepted, rest.act)
+    first = rest.made[0]
+
+    def cancel(w):
+        if live(w):
+            w.cancel(*restored(w).values())
+
+    watcher, broker = play(lambda w: restored(w) and set(statuses(w, w.orders[0])) & {"Canceled"}, cancel)
+    assert statuses(watcher, watcher.orders[0]) == ["Accepted", "Canceled"]
+    order = watcher.orders[0]
+    assert (order.exectype, order.created.size, order.created.price) == (
+        first.exectype,
+        first.created.size,
+        first.created.price,
+    )
+    assert order.owner is watcher
+    assert not broker.open_orders
+    # And nothing of it is left for a third run.
+    watcher, _ = play(live)
+    assert not watcher.orders
+
+
+def test_what_was_filled_while_nobody_ran_is_counted_once(server, play):
+    rest = Once(lambda w: w.buy(size=0.4, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9))
+    play(lambda w: rest.made and w.orders and w.orders[-1].status == bt.Order.Accepted, rest.act)
+    (there,) = server.call(lambda: list(server.exchange.orders))
+    server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", there.order_id))
+    watcher, broker = play(lambda w: live(w) and statuses(w, w.orders[0])[-1:] == ["Completed"])
+    assert statuses(watcher, watcher.orders[0]) == ["Accepted", "Completed"]
+    assert watcher.position.size == pytest.approx(0.4 * 0.999, abs=0.00001)
+    assert watcher.orders[-1].executed.price == pytest.approx(float(there.price))
+    assert [trade.isopen for trade in watcher.trades] == [True]
+    assert broker.getcash() == float(server.account().balance("USDT").total)
+    assert any("1 fills that nobody had counted" in message for message in watcher.messages)
+    # The next run counts from what this one has kept.
+    watcher, broker = play(live)
+    assert watcher.position.size == pytest.approx(0.4 * 0.999, abs=0.00001)
+    assert broker.getcash() == float(server.account().balance("USDT").total)
+    assert not watcher.orders
+
+
+def at_exchange(server, *statuses_):
+    orders = server.call(lambda: list(server.exchange.orders))
+    return [order for order in orders if not statuses_ or order.status in statuses_]
+
+
+def protection(server):
+    """The size of all open sales at the exchange, and what is held of the coin."""
+    locked = sum(
+        (order.remaining for order in at_exchange(server, "NEW", "PARTIALLY_FILLED") if order.side == "SELL"), 0
+    )
+    return locked, server.call(lambda: server.account().balance("BTC").total)
+
+
+def bracket(size=0.3, stop=0.9, target=1.1, **entry):
+    def order(w):
+        price = w.data.close[0]
+        priced = {"price": price * entry["at"]} if "at" in entry else {"exectype": bt.Order.Market}
+        return w.buy_bracket(size=size, stopprice=price * stop, limitprice=price * target, **priced)
+
+    return Once(order)
+
+
+def test_an_entry_that_filled_while_nobody_ran_gets_its_stop(server, play):
+    enter = bracket(at=0.95)
+    play(lambda w: enter.made and w.orders and at_exchange(server, "NEW"), enter.act)
+    (entry,) = at_exchange(server)
+    server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", entry.order_id))
+    watcher, broker = play(lambda w: live(w) and protection(server)[0])
+    locked, held = protection(server)
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001")
+    assert watcher.position.size == float(locked)
+    # A third run leaves it as it is.
+    before = len(at_exchange(server))
+    watcher, broker = play(lambda w: live(w) and len(broker_orders(w)) == 2)
+    assert len(at_exchange(server)) == before
+    assert protection(server)[0] == locked
+
+
+def broker_orders(watcher):
+    return list(watcher.broker.open_orders)
+
+
+def test_a_stop_is_resized_for_an_entry_that_filled_further(server, play):
+    def fill(order, qty):
+        exchange = server.exchange
+        desk = exchange._desk("BTCUSDT")
+        exchange._fill(desk, order, order.price, qty, desk.next_trade_id(), server.clock.now_ms(), is_maker=True)
+
+    enter = bracket(at=0.95)
+
+    def act(w):
+        enter.act(w)
+        for order in at_exchange(server, "NEW"):
+            if order.side == "BUY":
+                server.call(fill, order, Decimal("0.1"))
+
+    play(lambda w: enter.made and protection(server)[0], act)
+    (entry,) = at_exchange(server, "PARTIALLY_FILLED")
+    assert protection(server)[0] == Decimal("0.0999")
+    server.call(fill, entry, Decimal("0.15"))
+    play(lambda w: live(w) and protection(server)[0] > Decimal("0.2"))
+    assert protection(server)[0] == Decimal("0.24975")
+    assert len(at_exchange(server, "NEW")) == 1
+
+
+def test_a_stop_that_is_missing_is_sent_again(server, play):
+    enter = bracket()
+    play(lambda w: enter.made and protection(server)[0], enter.act)
+    (stop,) = at_exchange(server, "NEW")
+    server.call(lambda: server.exchange.cancel(server.account(), "BTCUSDT", stop.order_id))
+    watcher, _ = play(lambda w: live(w) and protection(server)[0])
+    locked, held = protection(server)
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001")
+    (again,) = at_exchange(server, "NEW")
+    assert (again.client_id != stop.client_id, again.stop_price) == (True, stop.stop_price)
+    # The target is still watched here.
+    assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
+    assert not any("without an exit" in message for message in watcher.messages)
+
+
+def test_a_bracket_leaves_through_its_target_in_its_second_life(server, play):
+    enter = bracket(target=1.0003, stop=0.9)
+    play(lambda w: enter.made and protection(server)[0], enter.act)
+    watcher, broker = play(lambda w: live(w) and not w.position.size and not broker_orders(w))
+    ends = {order.getordername(): order.getstatusname() for order in watcher.orders}
+    assert ends == {"Stop": "Canceled", "Limit": "Completed"}
+    assert [trade.isclosed for trade in watcher.trades][-1]
+    assert broker.getcash() == float(server.account().balance("USDT").total)
+
+
+def test_an_exclusive_order_is_cancelled_if_the_other_one_filled_meanwhile(server, play):
+    def order(w):
+        price = w.data.close[0]
+        first = w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 0.9)
+        return [first, w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 0.8, oco=first)]
+
+    pair = Once(order)
+    play(lambda w: len(at_exchange(server, "NEW")) == 2, pair.act)
+    first, second = sorted(at_exchange(server), key=lambda order: -order.price)
+    server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", first.order_id))
+    watcher, _ = play(lambda w: live(w) and {"Canceled"} <= {order.getstatusname() for order in w.orders})
+    assert second.status == "CANCELED"
+    assert statuses(watcher, restored(watcher)[first.client_id])[-1] == "Completed"
+
+
+def test_a_stop_that_trails_here_goes_on_from_where_it_was(server, play):
+    stop = Once(lambda w: [w.buy(size=0.1), w.sell(size=0.09, exectype=bt.Order.StopTrail, trailpercent=0.2)])
+    play(lambda w: stop.made and stop.made[0].ref in ended(w) and stop.made[1].created.price > 0, stop.act)
+    reached = stop.made[1].created.price
+    watcher, broker = play(lambda w: live(w) and len(broker_orders(w)) == 1)
+    (again,) = broker_orders(watcher)
+    assert again.created.price >= reached
+    assert again.created.price == pytest.approx(reached, rel=0.01)
+    assert again.getordername() == "StopTrail"
+    # It has not been triggered by the bars of before.
+    assert len(at_exchange(server)) == 1
+
+
+def test_an_order_that_never_left_is_told_and_not_sent(server, play, tmp_path):
+    """An intent without an answer: the exchange says that it has no such order."""
+    server.faults.answer(504, b"{}", taken=False, path="/api/v3/order", method="POST", times=0)
+    buy = Once(lambda w: w.buy(size=0.1))
+    play(lambda w: buy.made and any("Nobody knows" in message for message in w.messages), buy.act)
+    server.faults.clear()
+    watcher, _ = play(lambda w: live(w) and w.orders and w.orders[-1].getstatusname() == "Rejected")
+    assert not at_exchange(server)
+    assert statuses(watcher, watcher.orders[0]) == ["Submitted", "Rejected"]
+    assert "never arrived" in watcher.orders[-1].info.reason
+    assert any("looked up that the exchange may have or not" in message for message in watcher.messages)
+
+
+def test_an_order_whose_answer_was_lost_is_found(server, play):
+    server.faults.drop_answer(path="/api/v3/order", method="POST", times=0)
+    # Nothing is told by the streams either, and the look-up finds nothing yet.
+    server.faults.lose(stream="user", times=0)
+    server.faults.not_visible(path="/api/v3/order", method="GET", times=0)
+    buy = Once(lambda w: w.buy(size=0.1))
+    play(lambda w: buy.made and any("Nobody knows" in message for message in w.messages), buy.act)
+    server.faults.clear()
+    watcher, broker = play(lambda w: live(w) and w.orders and w.orders[-1].getstatusname() == "Completed")
+    assert len(at_exchange(server)) == 1
+    assert watcher.position.size == pytest.approx(0.0999)
+    assert broker.getcash() == float(server.account().balance("USDT").total)
