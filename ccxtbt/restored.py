@@ -243,6 +243,8 @@ class Restorer:
         for each in members:
             member = self._members[each.key]
             desk._members[member.order.ref] = bracket, member
+            if parent is not None and each is not parent:
+                member.order.p.parent = self._members[parent.key].order
         bracket.recall({self._members[each.key].order.ref: _recalled(each) for each in members})
         self._bonds.append(bracket)
         if parent is not None and parent.open and not parent.legs:

@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, web
 
 from ccxtbt.sim.connection import Connection, Socket
 from ccxtbt.sim.gateway import Gateway
+from ccxtbt.sim.orders import Order
 
 PREFIX = "/control/"
 
@@ -26,6 +27,7 @@ class Control:
     stall         leaves connections half open
     fault         puts a rule in force: ``name`` is a method of `Faults`, the rest its arguments
     clear         takes all rules out of force
+    books         tells all orders with their fills, and the balances, of the account of ``api_key``, as of one moment
     ============= ====================================================================================
 
     Parameters
@@ -43,6 +45,7 @@ class Control:
             "stall": self._stall,
             "fault": self._fault,
             "clear": self._clear,
+            "books": self._books,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -92,6 +95,33 @@ class Control:
     def _clear(self) -> dict[str, Any]:
         self._gateway.faults.clear()
         return {}
+
+    def _books(self, api_key: str) -> dict[str, Any]:
+        self._gateway.pump()
+        exchange = self._gateway.exchange
+        account = exchange.account(api_key)
+        return {
+            "now_ms": self._gateway.clock.now_ms(),
+            "orders": [_order(order) for order in exchange.orders if order.account is account],
+            "balances": {name: str(balance.total) for name, balance in account.balances.items()},
+        }
+
+
+def _order(order: Order) -> dict[str, Any]:
+    """Return an order for another process; amounts are text, a fill's size is above 0 for either side."""
+    return {
+        "order_id": order.order_id,
+        "client_id": order.client_id,
+        "symbol": order.symbol,
+        "side": order.side,
+        "type": order.type,
+        "status": order.status,
+        "remaining": str(order.remaining),
+        "fills": [
+            [fill.trade_id, str(fill.qty), str(fill.price), str(fill.commission), fill.commission_asset, fill.ts_ms]
+            for fill in order.fills
+        ],
+    }
 
 
 def _answer(content: dict[str, Any], status: int = 200) -> web.Response:
