@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 # Pauses of a start that waits for the exchange: the longer it does not answer, the longer.
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 5.0
 
 # How long a `cerebro.runstop()` from another thread may wait until it is seen.
 PATIENCE_S = 0.25

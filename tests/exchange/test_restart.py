@@ -156,7 +156,7 @@ def test_an_entry_that_filled_while_nobody_ran_gets_its_stop(server, play):
     assert watcher.position.size == float(locked)
     # A third run leaves it as it is.
     before = len(at_exchange(server))
-    watcher, broker = play(lambda w: live(w) and len(broker_orders(w)) == 2)
+    play(lambda w: live(w) and len(broker_orders(w)) == 2)
     assert len(at_exchange(server)) == before
     assert protection(server)[0] == locked
 
@@ -232,7 +232,7 @@ def test_a_stop_that_trails_here_goes_on_from_where_it_was(server, play):
     stop = Once(lambda w: [w.buy(size=0.1), w.sell(size=0.09, exectype=bt.Order.StopTrail, trailpercent=0.2)])
     play(lambda w: stop.made and stop.made[0].ref in ended(w) and stop.made[1].created.price > 0, stop.act)
     reached = stop.made[1].created.price
-    watcher, broker = play(lambda w: live(w) and len(broker_orders(w)) == 1)
+    watcher, _ = play(lambda w: live(w) and len(broker_orders(w)) == 1)
     (again,) = broker_orders(watcher)
     assert again.created.price >= reached
     assert again.created.price == pytest.approx(reached, rel=0.01)
