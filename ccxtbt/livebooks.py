@@ -416,7 +416,10 @@ class LiveBooks(bt.BrokerBase):
             )
         if booked.opened or booked.closed:
             self._place(data, [*self._bookings.get(symbol, ()), (0, booked)])
-        return None if price is None else Baseline(symbol, book.held, book.size, book.price)
+        if price is None and more > 0:
+            # What it counts as bought at is not known before the first bar.
+            return None
+        return Baseline(symbol, book.held, book.size, book.price)
 
     def _place(self, data: Any, made: list[tuple[int, Booking]]) -> None:
         """Set the position of a market as its book says, and have its Trade opened by what made it."""

@@ -1,13 +1,16 @@
 """A run begins where the last one ended: orders, positions, trades, cash and what hangs together."""
 
+import datetime as dt
 from dataclasses import replace
 from decimal import Decimal
 
 import backtrader as bt
+import ccxt
 import pytest
 
+from ccxtbt.errors import ConfigError
 from planned import SECONDS, ended, statuses
-from simulated import BTC, ETH
+from simulated import BTC, ETH, point
 from watching import ago, run, store_of
 
 HOUR_MS = 3_600_000
@@ -34,7 +37,7 @@ def play(server, tmp_path):
 
 
 def live(watcher):
-    return watcher.states[watcher.data][-1:] == ["LIVE"]
+    return all(states[-1:] == ["LIVE"] for states in watcher.states.values())
 
 
 class Once:
@@ -150,7 +153,7 @@ def test_an_entry_that_filled_while_nobody_ran_gets_its_stop(server, play):
     play(lambda w: enter.made and w.orders and at_exchange(server, "NEW"), enter.act)
     (entry,) = at_exchange(server)
     server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", entry.order_id))
-    watcher, broker = play(lambda w: live(w) and protection(server)[0])
+    watcher, _ = play(lambda w: live(w) and protection(server)[0])
     locked, held = protection(server)
     assert locked == held // Decimal("0.00001") * Decimal("0.00001")
     assert watcher.position.size == float(locked)
@@ -266,3 +269,105 @@ def test_an_order_whose_answer_was_lost_is_found(server, play):
     assert len(at_exchange(server)) == 1
     assert watcher.position.size == pytest.approx(0.0999)
     assert broker.getcash() == float(server.account().balance("USDT").total)
+
+
+def by_hand(server, side, size, price=None, **more):
+    """Order past the run, with the same key."""
+    other = point(ccxt.binance({"options": {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False}}), server)
+    return other.create_order("BTC/USDT", "limit" if price else "market", side, size, price, more)
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+@pytest.mark.parametrize("foreign", ["ignore", "adopt", "halt"])
+def test_an_order_of_somebody_else(server, play, foreign, when):
+    placed = []
+
+    def act(w):
+        if live(w) and not placed:
+            placed.append(by_hand(server, "buy", 0.1, 50_000))
+        if placed and foreign == "halt" and any("resume" in message for message in w.messages):
+            order.act(w)
+
+    order = Once(lambda w: w.buy(size=0.1))
+    if when == "before":
+        placed.append(by_hand(server, "buy", 0.1, 50_000))
+
+    def until(w):
+        if foreign == "halt":
+            return order.made and order.made[0].ref in ended(w)
+        return (
+            live(w)
+            and any(f"Order {placed[0]['id']}" in message for message in w.messages)
+            and (foreign == "ignore" or w.orders)
+        )
+
+    watcher, broker = play(until, act, foreign=foreign, reconcile_interval=0.3)
+    said = [message for message in watcher.messages if f"Order {placed[0]['id']}" in message]
+    assert len(said) == 1
+    assert at_exchange(server, "NEW")
+    if foreign == "adopt":
+        assert statuses(watcher, watcher.orders[0])[-1] == "Accepted"
+        assert watcher.orders[0].created.price == 50_000
+        (there,) = at_exchange(server)
+        server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", there.order_id))
+        # From now on it is ours: the next run counts its fill.
+        watcher, broker = play(lambda w: live(w) and w.orders and not w.orders[-1].alive())
+        assert watcher.position.size == pytest.approx(0.0999)
+        assert broker.getcash() == float(server.account().balance("USDT").total)
+    else:
+        assert foreign == "halt" or not watcher.orders
+    if foreign == "halt":
+        assert watcher.orders[-1].getstatusname() == "Rejected"
+        assert "is not ours" in watcher.orders[-1].info.reason
+
+
+def test_an_unknown_way_with_foreign_orders_is_a_sentence(server):
+    with pytest.raises(ConfigError, match="say 'ignore', 'adopt', 'halt'"):
+        store_of(server).getbroker(foreign="sell")
+
+
+def test_a_position_that_was_sold_by_hand_is_cut(server, play):
+    buy = Once(lambda w: w.buy(size=0.5))
+    play(lambda w: buy.made and buy.made[0].ref in ended(w), buy.act)
+    by_hand(server, "sell", 0.3)
+    watcher, broker = play(live)
+    assert watcher.position.size == pytest.approx(0.1995, abs=0.00001)
+    assert any("somebody has sold or withdrawn" in message for message in watcher.messages)
+    assert broker.amount("BTC") == server.account().balance("BTC").total
+    watcher, _ = play(live)
+    assert watcher.position.size == pytest.approx(0.1995, abs=0.00001)
+    assert not any("somebody has sold" in message for message in watcher.messages)
+
+
+def test_all_that_the_account_holds_keeps_its_price_from_run_to_run(server, play):
+    buy = Once(lambda w: w.buy(size=0.5))
+    play(lambda w: buy.made and buy.made[0].ref in ended(w), buy.act)
+    server.deposit("BTC", "0.1")
+    watcher, _ = play(live, position="balance")
+    size, price = watcher.position.size, watcher.position.price
+    assert size == pytest.approx(0.5995, abs=0.00001)
+    watcher, _ = play(live, position="balance")
+    assert (watcher.position.size, watcher.position.price) == (size, pytest.approx(price))
+
+
+def test_orders_in_a_market_that_the_run_does_not_have_are_named(server, play):
+    rest = Once(lambda w: w.buy(data=w.datas[1], size=0.1, exectype=bt.Order.Limit, price=w.datas[1].close[0] * 0.9))
+    both = ("BTC/USDT", "ETH/USDT")
+    play(lambda w: rest.made and w.orders and w.orders[-1].status == bt.Order.Accepted, rest.act, symbols=both)
+    (there,) = at_exchange(server)
+    watcher, _ = play(live)
+    assert any(there.client_id in message and "no data" in message for message in watcher.messages)
+    assert not watcher.orders
+    watcher, _ = play(lambda w: live(w) and w.orders, symbols=both)
+    assert watcher.orders[0].data._name == watcher.datas[1]._name
+    assert watcher.orders[0].data is watcher.datas[1]
+
+
+def test_validity_goes_on(server, play):
+    rest = Once(
+        lambda w: w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 0.9, valid=dt.timedelta(seconds=20))
+    )
+    play(lambda w: rest.made and w.orders and w.orders[-1].status == bt.Order.Accepted, rest.act)
+    watcher, _ = play(lambda w: w.orders and not w.orders[-1].alive())
+    assert watcher.orders[-1].getstatusname() == "Expired"
+    assert at_exchange(server, "CANCELED")
