@@ -183,6 +183,7 @@ class _Child:
     left: Decimal = ZERO  # of the leg
     triggered: bool = False  # sent, or to be sent, as what the stop becomes
     completed: bool = False  # its last leg took all that it was sent for
+    recalled: bool = False  # an earlier run has sent the leg, and may have asked to cancel it
     status: Status | None = None
 
 
@@ -296,8 +297,8 @@ class Bracket:
     def recall(self, members: Mapping[Hashable, Recalled]) -> None:
         """Stand as an earlier run has left the bracket, and plan nothing before `resume`.
 
-        What came meanwhile is to be applied in between. An exit that somebody has cancelled is as good as one that was
-        being changed when the run ended: it is sent again.
+        What came meanwhile is to be applied in between. Nobody knows any more whether the earlier run has asked to
+        cancel an exit: one that is cancelled is sent again.
 
         Parameters
         ----------
@@ -318,7 +319,7 @@ class Bracket:
             totals.exited = EXACT.add(totals.exited, EXACT.add(moved, fees))
             child.leg, child.left, child.status = told.leg, told.left or ZERO, told.ended
             child.sent, child.working, child.triggered = told.open, told.working, told.triggered
-            child.completed = told.completed
+            child.completed, child.recalled = told.completed, told.open
             if told.open and child is self._limit:
                 self._at_target = True
 
@@ -429,7 +430,7 @@ class Bracket:
     def _leg_ended(self, child: _Child, status: Status, transition: Any) -> list[Action]:
         asked, child.sent, child.working, child.cancelling = child.cancelling, False, False, False
         child.completed = status is Status.COMPLETED
-        if child.completed or ((asked or self._away) and status in (Status.CANCELED, Status.EXPIRED)):
+        if child.completed or ((asked or child.recalled) and status in (Status.CANCELED, Status.EXPIRED)):
             return []
         if status is Status.REJECTED and transition.absent:
             # Nobody has refused it: it is sent again, under another id.
@@ -494,7 +495,7 @@ class Bracket:
         for other in self._children.values():
             other.completed = False
         child.leg += 1
-        child.sent, child.working, child.left = True, False, size
+        child.sent, child.working, child.left, child.recalled = True, False, size, False
         return Send(child.exit.key, child.leg, size, child.triggered)
 
     def _last_word(self, child: _Child) -> Status:

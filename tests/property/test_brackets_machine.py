@@ -68,3 +68,43 @@ def test_without_trouble_all_that_was_entered_is_taken_out(choices, lots):
     world.finish()
     assert world.entered == world.exited == lots * Decimal("0.01") or world.parent.left
     assert world.entered == world.exited
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    choices=st.lists(st.tuples(st.integers(0, 10**4), st.booleans()), max_size=60),
+    kinds=st.sampled_from(KINDS),
+    side=st.sampled_from(["buy", "sell"]),
+    lots=st.integers(1, 200),
+    fee=st.sampled_from(["0", "0", "0.001", "0.03"]),
+    least=st.sampled_from(["0", "0.01", "0.1", "5"]),
+    quota=st.booleans(),
+    trouble=st.integers(0, 4),
+)
+def test_it_goes_on_after_any_restart(choices, kinds, side, lots, fee, least, quota, trouble):
+    world = World.make(kinds=kinds, side=side, lots=lots, fee=fee, least=least, quota=quota, trouble=trouble)
+    for choice, restarts in choices:
+        if restarts:
+            note("restart")
+            world.restart()
+        events = world.events()
+        name, on = events[choice % len(events)]
+        note(f"{name} {on}")
+        world.happen(name, on)
+    world.finish()
+
+
+@settings(max_examples=300, deadline=None)
+@given(choices=st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 4)), max_size=40), lots=st.integers(1, 50))
+def test_after_any_restart_all_that_was_entered_is_taken_out(choices, lots):
+    world = World.make(lots=lots, trouble=0)
+    for choice, dice in choices:
+        if not dice:
+            note("restart")
+            world.restart()
+        events = [event for event in world.events() if event[0] != "user cancels"]
+        name, on = events[choice % len(events)]
+        note(f"{name} {on}")
+        world.happen(name, on)
+    world.finish()
+    assert world.entered == world.exited

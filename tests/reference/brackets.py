@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 
-from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Send
+from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Recalled, Send
 from ccxtbt.trading.states import Accepted, Canceled, Completed, Expired, Fill, Margin, Rejected, Status
 
 LOT = Decimal("0.01")
@@ -22,6 +22,7 @@ class Leg:
     accepted: bool = False
     cancel_asked: bool = False
     over: bool = False
+    forgotten: bool = False  # whether a cancel was asked for
 
     @property
     def left(self):
@@ -46,6 +47,8 @@ class World:
     exposed: Decimal = Decimal(0)
     lost: set = field(default_factory=set)  # exits that the exchange ended or refused
     closed_by_user: bool = False
+    exits: list = field(default_factory=list)
+    owner: dict = field(default_factory=dict)
     price: Decimal = HALF_WAY
 
     @classmethod
@@ -58,7 +61,7 @@ class World:
         owner = {"size": size} if quota else {"parent": "parent"}
         bracket = Bracket(exits, side=side, lot=LOT, base="BTC", **owner)
         parent = None if quota else Leg("parent", 0, size, accepted=True)
-        world = cls(bracket, parent, kinds, side, Decimal(fee), Decimal(least), trouble)
+        world = cls(bracket, parent, kinds, side, Decimal(fee), Decimal(least), trouble, exits=exits, owner=owner)
         if quota:
             world.entered = size
         world.judge(bracket.start())
@@ -157,6 +160,33 @@ class World:
         assert open_exits <= self.entered - self.exited, "the exits at the exchange could take out too much"
         assert len(self.live) <= 1, "two exits at the exchange"
 
+    def restart(self):
+        """Let another bracket go on with what is known of the orders, but not what was asked of them."""
+        if self.bracket.done:
+            return
+        fresh = Bracket(self.exits, side=self.side, lot=LOT, base="BTC", **self.owner)
+        sign = 1 if self.side == "buy" else -1
+        members = {}
+        if self.parent:
+            fee = self.parent.filled * self.fee if self.side == "buy" else Decimal(0)
+            told = Fill(self.parent.filled * sign, HALF_WAY, fee, "BTC")
+            members["parent"] = Recalled((told,), open=not self.parent.over)
+            self.parent.forgotten = True
+        for key in self.kinds:
+            legs = [leg for leg in self.legs if leg.key == key]
+            told = tuple(Fill(-leg.filled * sign, HALF_WAY) for leg in legs)
+            members[key] = Recalled(told, ended=self.ended.get(key))
+            if legs:
+                last = legs[-1]
+                last.forgotten = True
+                members[key] = Recalled(
+                    told, not last.over, last.accepted, last.number, last.left, last.triggered, not last.left,
+                    self.ended.get(key),
+                )  # fmt: skip
+        self.bracket, self.exposed = fresh, Decimal(0)
+        fresh.recall(members)
+        self.judge(fresh.resume())
+
     def on_send(self, action):
         assert action.key not in self.ended, f"{action.key} is over and was sent"
         assert not self.live, "an exit was sent while another may still trade"
@@ -172,14 +202,16 @@ class World:
         assert leg.accepted, "a cancel before the exchange knew the order"
         assert leg.left > 0, "a cancel of what is filled already"
         assert not leg.over, "a cancel after the end"
-        assert not leg.cancel_asked, "a cancel was asked for twice"
-        leg.cancel_asked = True
+        assert not leg.cancel_asked or leg.forgotten, "a cancel was asked for twice"
+        leg.cancel_asked, leg.forgotten = True, False
 
     def on_end(self, action):
         assert action.key not in self.ended, f"{action.key} ended twice"
         assert not any(leg.key == action.key for leg in self.live), f"{action.key} ended while it works"
         if action.status is Status.COMPLETED:
             assert any(leg.key == action.key and not leg.left for leg in self.legs)
+        elif action.key not in self.lost and not self.closed_by_user:
+            assert self.rest < max(self.least, LOT), f"{action.key} was given up while something is held"
         self.ended[action.key] = action.status
 
     def finish(self):
