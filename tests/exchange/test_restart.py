@@ -371,3 +371,35 @@ def test_validity_goes_on(server, play):
     watcher, _ = play(lambda w: w.orders and not w.orders[-1].alive())
     assert watcher.orders[-1].getstatusname() == "Expired"
     assert at_exchange(server, "CANCELED")
+
+
+def test_an_order_that_arrives_after_its_run_had_ended_is_found(server, play):
+    """It was on its way when the run was killed: that the exchange does not know it yet proves nothing."""
+    late = server.faults.delay_request(7, path="/api/v3/order", method="POST")
+    buy = Once(lambda w: w.buy(size=0.1))
+    play(lambda w: late.fired, buy.act)
+    assert not at_exchange(server)
+    watcher, broker = play(lambda w: live(w) and w.orders and not w.orders[-1].alive())
+    assert statuses(watcher, watcher.orders[0])[-1] == "Completed"
+    assert len(at_exchange(server)) == 1
+    assert watcher.position.size == pytest.approx(0.0999)
+    assert broker.getcash() == float(server.account().balance("USDT").total)
+
+
+def test_an_exit_that_never_arrived_is_sent_again(server, play):
+    enter = bracket()
+    stops = server.faults.answer(
+        504,
+        b"{}",
+        taken=False,
+        path="/api/v3/order",
+        method="POST",
+        where=lambda params: params["side"] == "SELL",
+        times=0,
+    )
+    play(lambda w: enter.made and stops.fired, enter.act)
+    server.faults.clear()
+    watcher, _ = play(lambda w: live(w) and protection(server)[0])
+    locked, held = protection(server)
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001")
+    assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
