@@ -463,7 +463,7 @@ class LiveBooks(bt.BrokerBase):
             booked = each if each.price else replace(each, price=close, openedvalue=EXACT.multiply(each.opened, close))
             execute(order, booked, 719_163 + when_ms / 86_400_000 if when_ms else 0.0, lot, comminfo.margin)
         order.completed()
-        self._warn(f"The run begins with a position of {book.size} in {rules.symbol}, at {float(book.price)}.")
+        self._warn(f"The run begins with {book.size} {book.base}, counted as bought at {float(book.price)}.")
         return order
 
     # Markets

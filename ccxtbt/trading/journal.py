@@ -242,13 +242,16 @@ class Trailed:
 
     ref: int
     price: float
-    plimit: float | None
+    plimit: float
     run: int = 0
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
-        moved = "UPDATE links SET asked = json_set(asked, '$.price', ?, '$.plimit', ?) WHERE run = ? AND ref = ?"
-        return [(moved, (self.price, self.plimit, self.run or run, self.ref))]
+        # As text, since SQLite itself would write a float with 15 digits.
+        level = "json_set(asked, '$.price', json(?), '$.plimit', json(?))"
+        moved = f"UPDATE links SET asked = {level} WHERE run = ? AND ref = ?"  # noqa: S608  # a constant
+        values = (orjson.dumps(float(each)).decode() for each in (self.price, self.plimit))
+        return [(moved, (*values, self.run or run, self.ref))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
 """A run begins where the last one ended: orders, positions, trades, cash and what hangs together."""
 
 import datetime as dt
+import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 
@@ -231,10 +234,20 @@ def test_an_exclusive_order_is_cancelled_if_the_other_one_filled_meanwhile(serve
     assert statuses(watcher, restored(watcher)[first.client_id])[-1] == "Completed"
 
 
-def test_a_stop_that_trails_here_goes_on_from_where_it_was(server, play):
+def test_a_stop_that_trails_here_goes_on_from_where_it_was(server, play, tmp_path):
     stop = Once(lambda w: [w.buy(size=0.1), w.sell(size=0.09, exectype=bt.Order.StopTrail, trailpercent=0.2)])
-    play(lambda w: stop.made and stop.made[0].ref in ended(w) and stop.made[1].created.price > 0, stop.act)
+    first = []
+
+    def moved(w):
+        if stop.made and not first:
+            first.append(stop.made[1].created.price)
+        return stop.made and stop.made[0].ref in ended(w) and stop.made[1].created.price > first[0]
+
+    play(moved, stop.act)
     reached = stop.made[1].created.price
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        ((asked,),) = db.execute("SELECT asked FROM links WHERE role = 'armed'").fetchall()
+    assert json.loads(asked)["price"] == reached
     watcher, _ = play(lambda w: live(w) and len(broker_orders(w)) == 1)
     (again,) = broker_orders(watcher)
     assert again.created.price >= reached

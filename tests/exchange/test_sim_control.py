@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from decimal import Decimal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import ccxt
 import pytest
 
 from apart import Apart
-from simulated import BTC
+from ccxtbt.sim.server import API_KEY, SECRET
+from simulated import BTC, rewritten
 
 
 def asked(exchange, path):
@@ -56,3 +59,18 @@ def test_a_restart_goes_on_with_the_same_market_and_time():
         assert exchange.url == url
         assert before_ms < time_of(exchange) <= before_ms + passed_ms + 2_000
         assert asked(exchange, f"historicalTrades?symbol=BTCUSDT&fromId={trade['id']}&limit=1") == [trade]
+
+
+def test_the_books_of_an_account_are_told_from_outside():
+    with Apart([BTC], balances="USDT:1000,BTC:1", history_days=0.01) as exchange:
+        other = ccxt.binance({"options": {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False}})
+        other.urls["api"] = rewritten(other.urls["api"], exchange.url)
+        other.apiKey, other.secret = API_KEY, SECRET
+        other.nonce = lambda: exchange.order("status")["now_ms"]
+        made = other.create_order("BTC/USDT", "market", "sell", 0.01)
+        books = exchange.order("books", api_key=API_KEY)
+        (order,) = books["orders"]
+        assert (order["client_id"], order["side"]) == (made["clientOrderId"], "SELL")
+        sold = sum(Decimal(qty) for _, qty, *_ in order["fills"])
+        assert 0 < float(sold) == made["filled"]
+        assert Decimal(books["balances"]["BTC"]) == 1 - sold

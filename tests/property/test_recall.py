@@ -83,25 +83,36 @@ def test_an_order_goes_on_from_what_the_journal_has(before, after, lost):
     assert again.needs_fills == whole.needs_fills
 
 
-kept = st.builds(
-    Kept,
-    client_id=st.sampled_from("abcd"),
-    order_id=st.sampled_from([None, "1", "2", "3"]),
-    symbol=st.sampled_from(["BTC/USDT", "ETH/USDT"]),
-    made_ms=st.integers(100_000, 200_000),
-    filled=st.sampled_from([D(0), D("0.5"), D(1)]),
-)
-facts = st.builds(
-    OrderFact,
-    client_id=st.sampled_from([None, *"abcdxy"]),
-    order_id=st.sampled_from(["1", "2", "3", "4"]),
-    status=st.just("open"),
-    filled=st.sampled_from([None, D(0), D("0.5"), D(1)]),
-    symbol=st.sampled_from(["BTC/USDT", "ETH/USDT"]),
-)
+# Our ids and those of others -> the exchange's, which are unique within a market only.
+NAMES = {
+    "a": ("BTC/USDT", "1"), "b": ("BTC/USDT", "2"), "c": ("ETH/USDT", "1"), "d": ("ETH/USDT", "3"),
+    "x": ("BTC/USDT", "3"), "y": ("ETH/USDT", "2"),
+}  # fmt: skip
+AMOUNTS = st.sampled_from([D(0), D("0.5"), D(1)])
 
 
-@given(st.lists(kept, max_size=4, unique_by=lambda each: each.client_id), st.lists(facts, max_size=6))
+@st.composite
+def kept(draw):
+    name = draw(st.sampled_from("abcd"))
+    symbol, order_id = NAMES[name]
+    known = order_id if draw(st.booleans()) else None
+    return Kept(name, known, symbol, draw(st.integers(100_000, 200_000)), draw(AMOUNTS))
+
+
+@st.composite
+def facts(draw):
+    name = draw(st.sampled_from(sorted(NAMES)))
+    symbol, order_id = NAMES[name]
+    # Some exchanges do not repeat our id.
+    client_id = name if draw(st.booleans()) else None
+    return OrderFact(client_id, order_id, "open", draw(st.none() | AMOUNTS), symbol=symbol)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(kept(), max_size=4, unique_by=lambda each: each.client_id),
+    st.lists(facts(), max_size=6, unique_by=lambda each: (each.symbol, each.order_id)),
+)
 def test_each_open_order_is_ours_or_not_and_each_of_ours_is_there_or_missing(orders, told):
     ours, missing, others = sort_open(orders, told)
     assert sorted(map(repr, [*ours, *others])) == sorted(map(repr, told))
