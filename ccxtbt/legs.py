@@ -55,22 +55,26 @@ class Member:
             Kept beside it.
         """
         order, created = self.order, self.order.created
-        strategies = getattr(getattr(order.owner, "env", None), "runningstrats", ())
-        owner = next((number for number, each in enumerate(strategies) if each is order.owner), self.owner or 0)
+        # Past backtrader's look-up of what is no attribute: `buy()` pays for each.
+        given = order.p
+        strategies = getattr(getattr(given.owner, "env", None), "runningstrats", ())
+        owner = self.owner or 0
+        if len(strategies) > 1:
+            owner = next((number for number, each in enumerate(strategies) if each is given.owner), owner)
         return {
-            "side": order.ordtypename().lower(),
+            "side": "buy" if order.isbuy() else "sell",
             "size": float(created.size),
-            "exectype": order.getordername(),
+            "exectype": bt.Order.ExecTypes[order.exectype],
             "price": _plain(created.price),
             "plimit": _plain(created.pricelimit),
             "pclose": _plain(created.pclose),
-            "trailamount": _plain(order.trailamount),
-            "trailpercent": _plain(order.trailpercent),
+            "trailamount": _plain(given.trailamount),
+            "trailpercent": _plain(given.trailpercent),
             "until_ms": self.until_ms,
-            "tradeid": order.tradeid,
+            "tradeid": given.tradeid,
             "params": dict(self.params),
             "quote_size": self.quote_size if self.quote_size is None else str(self.quote_size),
-            "data": order.data._name,
+            "data": given.data._name,
             "owner": owner,
             "made_ms": made_ms,
             **more,

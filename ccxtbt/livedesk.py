@@ -555,7 +555,7 @@ class LiveDesk(LiveBooks):
         self._tell(leg, leg.state.submit())
         now_ms = self.store.connection.clock.now_ms()
         run, ref = self._key_of(order)
-        asked = member.asked(now_ms, triggered=triggered)
+        asked = {} if self._journal is None else member.asked(now_ms, triggered=triggered)
         self._courier.send(Intent(number, request, ref, leg.number, order.tradeid, now_ms, member.until_ms, asked, run))
         return ""
 
