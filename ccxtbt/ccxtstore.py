@@ -26,6 +26,7 @@ from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.journal import Journal, default_path
 from ccxtbt.trading.limits import Halt, Limits
+from ccxtbt.trading.state import State
 
 if TYPE_CHECKING:
     from ccxtbt.market.archive import Archive
@@ -171,6 +172,11 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
         cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
 
+    Attributes
+    ----------
+    state : State
+        A mapping of JSON values that strategies keep over restarts, in the journal's file.
+
     Raises
     ------
     ConfigError
@@ -239,10 +245,11 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.streams = Streams(self.connection)
         self.watches = Watches(self.connection)
         self.polls = Polls()
-        self.halted = ""
+        self._halted = ""
         self.desk: Any = None
         self.journal: Journal | None = None
         self._journal_asked = journal
+        self.state = State()
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -378,6 +385,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         with self.connection.life:
             self._runs_for_guests = False
             self._connect()
+        if not self.state.open:
+            self.state.begin({}, None)
 
     def stop(self) -> None:
         """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""
@@ -385,6 +394,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         if self.journal is not None:
             self.journal.close()
             self.journal = None
+        self.state.end()
         self.connection.stop()
 
     def join(self, guest: object) -> None:
@@ -450,8 +460,14 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             journal = Journal(path, account, self.put_notification, self.connection.clock.now_ms)
             journal.open()
             self.journal = journal
+            self.state.begin(journal.state, journal.note)
             logger.info("Orders at %s are kept in %s.", self.exchange_id, path)
         return self.journal
+
+    @property
+    def halted(self) -> str:
+        """Why no new order is sent at present: `halt` was called, or the journal cannot be written; '' if none is."""
+        return self._halted or (self.journal.trouble if self.journal is not None else "")
 
     def halt(self, reason: str) -> None:
         """Cancel all open orders of the run and refuse new ones until `resume`; callable from any thread.
@@ -463,16 +479,17 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         reason : str
             Told in `notify_store` and as the reason of each order that is refused.
         """
-        self.halted = reason or "without a reason"
-        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self.halted)
-        self.put_notification(f"Halted: {self.halted}. All open orders are cancelled and new ones refused.")
+        self._halted = reason or "without a reason"
+        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self._halted)
+        self.put_notification(f"Halted: {self._halted}. All open orders are cancelled and new ones refused.")
         if self.desk is not None:
-            self.inbox.put(self.desk, Halt(self.halted))
+            self.inbox.put(self.desk, Halt(self._halted))
 
     def resume(self) -> None:
         """Accept orders again after a `halt`."""
-        self.halted = ""
-        self.put_notification("Resumed: orders are sent again.")
+        self._halted = ""
+        still = self.halted
+        self.put_notification(f"Still halted: {still}" if still else "Resumed: orders are sent again.")
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.
