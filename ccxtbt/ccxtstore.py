@@ -117,14 +117,37 @@ class _Run:
         try:
             return type(cerebro).run(cerebro, *args, **kwargs)
         except BaseException:
-            for data in cerebro.datas:
-                if isinstance(data, CCXTStore.DataCls):
-                    data.stop()
+            try:
+                if isinstance(cerebro._broker, CCXTStore.BrokerCls):
+                    cerebro._broker.stop()
+            finally:
+                for data in cerebro.datas:
+                    if isinstance(data, CCXTStore.DataCls):
+                        data.stop()
             raise
         finally:
             for store in cerebro.stores:
                 if isinstance(store, CCXTStore):
                     store.stop()
+
+
+class _Passes:
+    """The passes of a cerebro that has a store of ours: whichever way they end, its broker is told before strategies.
+
+    backtrader tells its broker after `Strategy.stop()`, and not at all after Ctrl-C or an exception.
+    """
+
+    def __init__(self, cerebro: Any, name: str) -> None:
+        self._cerebro = cerebro
+        self._name = name
+
+    def __call__(self, strategies: Any) -> None:
+        cerebro = self._cerebro
+        try:
+            getattr(type(cerebro), self._name)(cerebro, strategies)
+        finally:
+            if isinstance(cerebro._broker, CCXTStore.BrokerCls):
+                cerebro._broker.before_stop()
 
 
 class CCXTStore(Calls, metaclass=_OnePerAccount):
@@ -365,6 +388,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             cerebro.addstore(self)
         if not isinstance(cerebro.run, _Run):
             cerebro.run = _Run(cerebro)
+            for name in ("_runnext", "_runnext_old"):
+                setattr(cerebro, name, _Passes(cerebro, name))
 
     def start(self, data: Any = None, broker: Any = None) -> None:
         """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here.
@@ -521,6 +546,10 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         """
         if self._env is not None and self._leads():
             self._sleep()
+        return self.take_notifications()
+
+    def take_notifications(self) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+        """Return what `notify_store` is to hear, without waiting."""
         notifs = []
         while self._notifs:
             notifs.append(self._notifs.popleft())

@@ -23,6 +23,7 @@ from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
 from ccxtbt.livebooks import LiveBooks
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.audit import Apart
+from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
 from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
@@ -59,6 +60,9 @@ POLL_S = 10.0
 HINT_S = 0.5
 # How often they are looked up where no stream is listened to.
 POLL_ALONE_S = 3.0
+
+# The same while a run ends.
+STOPPING_POLL_S = 1.0
 
 # How old a balance, or the price of a currency without a feed, may get.
 BALANCE_TTL_S = 60.0
@@ -105,11 +109,14 @@ class Leg:
         How it stands.
     number : int
         Which of the order's legs it is; 0 where there is only one.
+    at_once : bool
+        It trades when it arrives, and never rests.
     """
 
     member: Member
     state: OrderState
     number: int = 0
+    at_once: bool = False
 
     @property
     def order(self) -> Any:
@@ -142,6 +149,11 @@ class LiveDesk(LiveBooks):
         How old a balance may get before it is asked for again.
     seeded : bool
         Begin with the positions that the account holds, instead of none.
+
+    Attributes
+    ----------
+    closed : str
+        Why no new order is taken from strategies; '' while they are.
     """
 
     def __init__(
@@ -171,6 +183,7 @@ class LiveDesk(LiveBooks):
         self._order_types = order_types
         self._flatten_excess = flatten_excess
         self._poll_s = poll_s
+        self.closed = ""
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
             (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
@@ -219,11 +232,8 @@ class LiveDesk(LiveBooks):
         self.begin()
 
     def stop(self) -> None:
-        """End the run; orders that are open stay open at the exchange, and that is said."""
+        """End the run; money, value and positions can still be read."""
         self.store.desk = None
-        left = self._states.open()
-        if left:
-            logger.warning("The run ends with %d open orders at %s: %s", len(left), self.store.exchange_id, left)
 
     def next(self) -> None:
         """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""
@@ -313,6 +323,83 @@ class LiveDesk(LiveBooks):
                     )
                 self.cancel(order)
 
+    # The end of a run
+
+    def hurry(self) -> None:
+        """Look up open orders at once, and soon again: nobody waits for long at the end of a run."""
+        self._poll_s = min(self._poll_s, STOPPING_POLL_S)
+        self._looked_s = time.monotonic() - self._poll_s
+
+    def at_rest(self) -> bool:
+        """Whether the exchange has answered to all that was sent, and nothing trades or misses a fill at the moment."""
+        waiting = self._states.open()
+        return not (self._cancelling or self._unsettled) and not any(
+            state.order_id is None or state.in_doubt or self._legs[state.client_id].at_once for state in waiting
+        )
+
+    def alive(self) -> list[Any]:
+        """Return the orders that have not ended: those at the exchange, those watched here, and those not sent yet."""
+        unsent = [member.order for members in self._untransmitted.values() for member in members]
+        here = [armed.order for armed in self._armed.values()] + [member.order for _, member in self._members.values()]
+        there = [self._legs[state.client_id].order for state in self._states.open()]
+        known = {order.ref: order for order in (*unsent, *here, *there) if order.alive()}
+        return [known[ref] for ref in sorted(known)]
+
+    def entries(self) -> list[Any]:
+        """Return the orders that have not ended and may open or enlarge a position.
+
+        Not among them are the exits of brackets, what reduces only, and what trades against a position that is held.
+        """
+        return [order for order in self.alive() if not self._is_exit(order)]
+
+    def _is_exit(self, order: Any) -> bool:
+        bracket, member = self._members.get(order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(order.ref):
+            return True
+        leg, armed = self._last_leg.get(order.ref), self._armed.get(order.ref)
+        known = member or (armed and armed.member) or (leg and leg.member)
+        if known and known.params.get("reduceOnly"):
+            return True
+        held = self.getposition(order.data, clone=False).size
+        return bool(held) and order.isbuy() != (held > 0)
+
+    def held(self) -> list[str]:
+        """Return the positions that are held and the market would take, as text."""
+        return [f"{book.size} {book.base}" for _, book in self._closable()]
+
+    def _closable(self) -> list[tuple[Any, Book]]:
+        books = [(datas[0], self._books[symbol]) for symbol, datas in self._by_symbol.items() if symbol in self._books]
+        return [
+            (data, book)
+            for data, book in books
+            if abs(book.size) >= self.rules_of(data).least(Decimal(repr(data.close[0])) if len(data) else None)
+        ]
+
+    def flatten(self) -> None:
+        """Close each position at market, whatever the state of its data, the user's limits and `halt`."""
+        for data, book in self._closable():
+            legs = [leg.order for leg in self._last_leg.values() if self._market(leg.order.data) == self._market(data)]
+            owner, tradeid = (legs[-1].owner, legs[-1].tradeid) if legs else (self.cerebro.runningstrats[0], 0)
+            side = "sell" if book.size > 0 else "buy"
+            named: dict[str, Any] = {"owner": owner, "data": data, "tradeid": tradeid, "exectype": bt.Order.Market}
+            named["size"] = float(abs(book.size))
+            order = CCXTOrder(side=side, **named)
+            contract = self.store.connection.markets[self._symbol(data)].get("contract")
+            self._send(Member(order, {"reduceOnly": True} if contract else {}), freely=True, last=True)
+
+    def left_open(self) -> list[str]:
+        """Return what the run leaves behind: each order that has not ended, and where it is."""
+        there = {self._legs[state.client_id].order.ref: state for state in self._states.open()}
+        return [
+            f"order {order.ref}, {order.ordtypename().lower()} {order.getordername()} "
+            + (f"({there[order.ref].client_id})" if order.ref in there else "(watched here, and by nobody from now on)")
+            for order in self.alive()
+        ]
+
+    def say(self, text: str) -> None:
+        """Log something, and tell it to `notify_store`."""
+        self._warn(text)
+
     # Orders
 
     def take(self, order: Any, params: Mapping[str, Any], valid: Any = None, quote_size: Any = None) -> None:
@@ -329,6 +416,9 @@ class LiveDesk(LiveBooks):
         quote_size : float, str, Decimal or None
             Quote to spend, instead of the order's size.
         """
+        if self.closed:
+            self._refuse(order, self.closed)
+            return
         try:
             member = Member(order, params, quote_size, self._until_of(order, valid))
         except ConfigError as error:
@@ -404,15 +494,23 @@ class LiveDesk(LiveBooks):
 
     # Sending
 
-    def _send(self, member: Member, action: Send | None = None, *, due: bool = False, freely: bool = False) -> str:
+    def _send(
+        self,
+        member: Member,
+        action: Send | None = None,
+        *,
+        due: bool = False,
+        freely: bool = False,
+        last: bool = False,
+    ) -> str:
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
 
         `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
-        the state of its data and the user's limits.
+        the state of its data and the user's limits, and the `last` order of a run also when the store is halted.
         """
         order = member.order
         try:
-            if self.store.halted:
+            if self.store.halted and not last:
                 raise OrderRefusedError(f"The store is halted ({self.store.halted}): nothing is sent.")
             # An exit protects what is held: it goes out also when its data is not LIVE.
             free = freely or due or action is not None
@@ -457,7 +555,8 @@ class LiveDesk(LiveBooks):
             self._arm(member, action)
             return ""
         self._forget()
-        leg = Leg(member, state, 0 if action is None else action.leg)
+        at_market = triggered or order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        leg = Leg(member, state, 0 if action is None else action.leg, at_market and request.type == "market")
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)

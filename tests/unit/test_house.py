@@ -18,6 +18,7 @@ FRONTS = {
     "livebooks",
     "bracketorders",
     "bulkfeed",
+    "ending",
     "inbox",
     "mailbox",
     "metrics",
