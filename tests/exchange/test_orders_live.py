@@ -1,6 +1,7 @@
 """Orders through ccxt's real class, over real HTTP and WebSocket: each sent once, each fill counted once."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import backtrader as bt
 import pytest
@@ -267,10 +268,11 @@ def test_an_entry_that_is_filled_while_bars_are_cut_off_gets_its_stop(server):
     assert watcher.states[feed][-1] == "CONNBROKEN"
     assert statuses(watcher, made[0])[-1] == "Completed"
     assert statuses(watcher, made[1]) == ["Submitted", "Accepted"]
-    assert [o.type for o in server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)] == [
-        "MARKET",
-        "STOP_LOSS",
-    ]
+    entry, *stops = server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+    assert [entry.type, *{order.type for order in stops}] == ["MARKET", "STOP_LOSS"]
+    # One that was sent for the first fills alone has made room for one for all of them.
+    (stop,) = [order for order in stops if order.is_open]
+    assert abs(stop.orig_qty - Decimal(repr(float(broker.getposition(feed).size)))) < BTC.step_size
 
 
 def test_the_datas_of_one_market_share_its_position(server):
