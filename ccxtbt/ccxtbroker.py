@@ -104,6 +104,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ``Strategy.stop()``, and holds for what is ordered there too. A process that is killed does none of it.
     stop_timeout : float
         Seconds that this may take; what is not done by then is told.
+    cancel_all_after : float or None
+        A dead man's switch: the exchange cancels all open orders of the account (of the run's markets, where it has one
+        for each), protective stops too, when it has not heard from a live run for so many seconds. None: there is none.
     debug
         Accepted from old scripts.
 
@@ -124,6 +127,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("balance_ttl", BALANCE_TTL_S),
         ("on_stop", "leave"),
         ("stop_timeout", STOP_TIMEOUT_S),
+        ("cancel_all_after", None),
     )
 
     order_types: Mapping[int, str] = {}
@@ -170,6 +174,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 flatten_excess=bool(self.p.flatten_excess),
                 balance_ttl_s=float(self.p.balance_ttl),
                 seeded=self.p.position == "balance",
+                cancel_after_s=self.p.cancel_all_after,
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True

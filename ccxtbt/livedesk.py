@@ -20,6 +20,7 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.exchange.switch import Switch
 from ccxtbt.livebooks import LiveBooks
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.audit import Apart
@@ -149,6 +150,8 @@ class LiveDesk(LiveBooks):
         How old a balance may get before it is asked for again.
     seeded : bool
         Begin with the positions that the account holds, instead of none.
+    cancel_after_s : float or None
+        Have the exchange cancel all open orders when it has not heard from this run for so many seconds.
 
     Attributes
     ----------
@@ -169,6 +172,7 @@ class LiveDesk(LiveBooks):
         flatten_excess: bool = False,
         balance_ttl_s: float = BALANCE_TTL_S,
         seeded: bool = False,
+        cancel_after_s: float | None = None,
     ) -> None:
         store.start()
         self._balance_ttl_s = balance_ttl_s
@@ -184,6 +188,7 @@ class LiveDesk(LiveBooks):
         self._flatten_excess = flatten_excess
         self._poll_s = poll_s
         self.closed = ""
+        self._switch = None if cancel_after_s is None else Switch(store.connection, cancel_after_s)
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
             (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
@@ -224,6 +229,8 @@ class LiveDesk(LiveBooks):
             opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
         self.open_books(opened_ms)
+        if self._switch is not None and self._keyed:
+            self._switch.begin(list(self._by_symbol))
         seeded = self.holdings() if self._seeded else []
         if seeded or self._wanted:
             self._prices |= self._courier.fetch_prices({*seeded, *self._wanted}).last
@@ -234,6 +241,8 @@ class LiveDesk(LiveBooks):
     def stop(self) -> None:
         """End the run; money, value and positions can still be read."""
         self.store.desk = None
+        if self._switch is not None:
+            self._switch.end()
 
     def next(self) -> None:
         """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""

@@ -77,6 +77,10 @@ class Facts:
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
     fee_coins : tuple of str
         Coins of the exchange's own that fees can be taken in, whatever is traded.
+    countdowns : mapping of str to str
+        Kind of market (``'spot'``, ``'linear'``, ``'inverse'``, ``''``: any) to ccxt's method that cancels all open
+        orders after a time: the unified ``'cancelAllOrdersAfter'`` for an account, or one of ccxt's raw methods for a
+        market, which takes ``symbol`` and ``countdownTime`` in ms.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
     """
@@ -111,6 +115,7 @@ class Facts:
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
     fee_coins: tuple[str, ...] = ()
+    countdowns: Mapping[str, str] = field(default_factory=dict)
     startup_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -210,6 +215,26 @@ TABLE: Mapping[str, Facts] = {
 }
 
 
+# Dead man's switches that are set again and again by who lives. binance: "Auto-Cancel All Open Orders" of the futures;
+# spot has none. okx: "Cancel All After" (10 to 120 s). kraken: "Cancel All Orders After X", and its futures' "Dead
+# man's switch". woo: "Cancel all after". Not here, though ccxt has its method for them: bybit (it acts when a WebSocket
+# ends, and is not set again), bitvavo (for a group of orders that are sent as its members), hyperliquid (cannot be
+# turned off through ccxt), bingx, whitebit (want a kind of market with each call), and those nobody here has looked up.
+_COUNTDOWN = {"": "cancelAllOrdersAfter"}
+_BINANCE_COUNTDOWNS = {"linear": "fapiPrivatePostCountdownCancelAll", "inverse": "dapiPrivatePostCountdownCancelAll"}
+_COUNTDOWNS: Mapping[str, Mapping[str, str]] = {
+    "binance": _BINANCE_COUNTDOWNS,
+    "binanceusdm": _BINANCE_COUNTDOWNS,
+    "binancecoinm": _BINANCE_COUNTDOWNS,
+    "kraken": _COUNTDOWN,
+    "krakenfutures": _COUNTDOWN,
+    "myokx": _COUNTDOWN,
+    "okx": _COUNTDOWN,
+    "okxus": _COUNTDOWN,
+    "woo": _COUNTDOWN,
+}
+
+
 # Client order ids where they are no free text of 32 characters, as ccxt 4.5 sends them and the exchange documents them:
 # gate ("text": t- and up to 28), kraken (cl_ord_id: free text up to 18), okx (clOrdId: 32 letters and digits), bybit
 # (orderLinkId: 36), kucoin (clientOid: 40), bitvavo (clientOrderId: a UUID), hyperliquid (cloid: 128 bits in hex),
@@ -270,4 +295,5 @@ def facts_of(exchange_id: str, override: Facts | None = None) -> Facts:
     ids: Mapping[str, Any] = (
         {"client_id_param": ""} if exchange_id in NO_CLIENT_IDS else _CLIENT_IDS.get(exchange_id, {})
     )
-    return replace(known, **{**ids, **_OFFERS.get(exchange_id, {})})
+    offers = {**ids, **_OFFERS.get(exchange_id, {}), "countdowns": _COUNTDOWNS.get(exchange_id, {})}
+    return replace(known, **offers)

@@ -264,9 +264,7 @@ cerebro.run()
 """
 
 
-@pytest.mark.parametrize(
-    ("on_stop", "handled"), [("leave", "-"), ("cancel_entries", "-"), ("flatten", "-"), ("flatten", "handled")]
-)
+@pytest.mark.parametrize(("on_stop", "handled"), [("leave", "-"), ("flatten", "-"), ("cancel_entries", "handled")])
 def test_ctrl_c_does_what_is_asked_for(server, tmp_path, on_stop, handled):
     script, journal = tmp_path / "trader.py", tmp_path / "journal.sqlite"
     script.write_text(SCRIPT)
