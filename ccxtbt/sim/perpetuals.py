@@ -37,6 +37,8 @@ class Perpetuals(Exchange):
     ----------
     algos : list of AlgoOrder
         Every conditional order that was ever accepted, in order of arrival.
+    countdowns : dict of (str, str) to int
+        When all orders of an account's key and a contract will be cancelled.
     """
 
     def __init__(
@@ -52,8 +54,7 @@ class Perpetuals(Exchange):
         self._waiting: list[AlgoOrder] = []
         self._became: dict[Order, AlgoOrder] = {}
         self._liquidations = 0
-        # When all orders of an account and a contract are to be cancelled.
-        self._countdowns: dict[tuple[str, str], int] = {}
+        self.countdowns: dict[tuple[str, str], int] = {}
         self.call_at(next_funding_ms(self._now_ms - 1), self._pay_funding)
 
     def check(self, account: Account, *requests: OrderRequest) -> None:
@@ -103,15 +104,15 @@ class Perpetuals(Exchange):
         """
         self.market(symbol)
         at_ms = self.catch_up() + wait_ms
-        self._countdowns.pop((account.api_key, symbol), None)
+        self.countdowns.pop((account.api_key, symbol), None)
         if wait_ms > 0:
-            self._countdowns[account.api_key, symbol] = at_ms
+            self.countdowns[account.api_key, symbol] = at_ms
             self.call_at(at_ms, partial(self._run_out, account, symbol))
 
     def _run_out(self, account: Account, symbol: str, now_ms: int) -> None:
-        if self._countdowns.get((account.api_key, symbol)) != now_ms:
+        if self.countdowns.get((account.api_key, symbol)) != now_ms:
             return
-        del self._countdowns[account.api_key, symbol]
+        del self.countdowns[account.api_key, symbol]
         for order in list(self._desk(symbol).orders()):
             if order.account is account:
                 self.end(order, "CANCELED", now_ms, self.new_client_id())

@@ -117,6 +117,8 @@ def test_killed_before_it_is_sent_an_order_is_kept_and_not_at_the_exchange(serve
     kept = rows(journal, "SELECT symbol, side, amount FROM intents")
     assert kept == [("BTC/USDT", "buy", "0.001")]
     assert not at_exchange(server)
+    # What the strategy kept before it ordered is there too.
+    assert rows(journal, "SELECT value FROM state WHERE name = 'orders'") == [("1",)]
     # It has no state and no end, so that the next run knows what to ask for.
     assert rows(journal, "SELECT COUNT(*) FROM states") == [(0,)]
     assert rows(journal, "SELECT ended_ms FROM runs") == [(None,)]
@@ -170,27 +172,6 @@ def test_without_a_journal_nothing_is_kept(server, data_home):
     assert not data_home.exists()
 
 
-def test_when_the_disk_is_full_no_order_is_sent(server, tmp_path):
-    journal = tmp_path / "journal.sqlite"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def act(w):
-        if w.states[w.data][-1:] == ["LIVE"] and not w.orders:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{journal}-wal").stat().st_size, hard))
-        buy_once(w)
-
-    store = store_of(server, journal=journal)
-    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
-    try:
-        watcher = run(store, feed, broker=store.getbroker(), act=act, until=over)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert watcher.orders[-1].getstatusname() == "Rejected"
-    assert "no order is sent without it" in watcher.orders[-1].info.reason
-    assert len([text for text in watcher.messages if "cannot be written" in text]) == 1
-    assert not at_exchange(server)
-
-
 def test_with_a_full_disk_cancels_go_out_and_orders_are_sent_again_once_there_is_room(server, tmp_path):
     journal, made = tmp_path / "journal.sqlite", []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -224,6 +205,7 @@ def test_with_a_full_disk_cancels_go_out_and_orders_are_sent_again_once_there_is
         watcher = run(store, feed, broker=broker, act=act, until=lambda w: made and ends(w)[3:] == [["Accepted"]])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no order is sent without it" in made[1].info.reason
     assert "The store is halted" in made[2].info.reason
     assert "no order is sent without it" in made[2].info.reason
     assert len([text for text in watcher.messages if "open ones can be cancelled" in text]) == 1
@@ -310,18 +292,9 @@ def test_what_a_strategy_keeps_is_there_for_the_next_run_and_in_no_backtest(serv
         return watcher.before
 
     journal = tmp_path / "journal.sqlite"
-    assert [keep(journal) for _ in range(3)] == [{}, {"runs": 1}, {"runs": 2}]
+    assert [keep(journal), keep(journal)] == [{}, {"runs": 1}]
     assert keep(journal, historical=True) == {}
-    assert keep(None) == {}
-    assert rows(journal, "SELECT name, value FROM state") == [("runs", "3")]
-
-
-def test_what_is_kept_before_an_order_is_on_disk_before_it_is_sent(server, tmp_path):
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    journal = killed(server, folder, "before it is sent")
-    assert rows(journal, "SELECT value FROM state WHERE name = 'orders'") == [("1",)]
-    assert len(rows(journal, "SELECT * FROM intents")) == 1
+    assert rows(journal, "SELECT name, value FROM state") == [("runs", "2")]
 
 
 def test_a_damaged_journal_ends_the_run_before_it_trades(server, tmp_path):

@@ -110,11 +110,11 @@ def rest_one(server, act=lambda w: None, until=lambda w: True, **options):
 
 
 def test_a_run_that_ends_turns_it_off(server):
-    rest_one(server)
-    ended_ms = server.clock.now_ms()
-    (order,) = open_orders(server)
-    wait_for(lambda: server.clock.now_ms() > ended_ms + 1_100 * AFTER_S)
-    assert open_orders(server) == [order]
+    running = []
+    rest_one(server, lambda w: running.append(dict(server.contracts.countdowns)))
+    assert set(running[-1]) == {(API_KEY, "BTCUSDT")}
+    assert not server.call(lambda: dict(server.contracts.countdowns))
+    assert len(open_orders(server)) == 1
 
 
 def test_when_it_cannot_be_set_that_is_said_and_so_is_when_it_can_again(server):

@@ -68,7 +68,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path):
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setattr("ccxtbt.trading.journal.PROBE_S", 0.05)
     made = Desk(tmp_path / "journal.sqlite")
     yield made
     for journal in made.journals:
@@ -392,7 +393,7 @@ def test_a_full_disk_with_nothing_owed_is_tried_again_too(desk):
     with full_disk(desk.path):
         desk.kept(journal, intent(2))
         # Longer than the pause between two trials: none of them may take an empty transaction for a success.
-        time.sleep(1.2)
+        time.sleep(0.3)
         assert journal.trouble
         assert len(desk.notices) == 1
     wait_for(lambda: not journal.trouble)
