@@ -55,7 +55,7 @@ class Ending:
             raise self._raised
 
     def after_stop(self) -> None:
-        """End what strategies have ordered in their `stop()`, and say what is left."""
+        """End what strategies have ordered in their `stop()`, say what is left, and let the desk go."""
         # Analyzers have closed their books in their own `stop`.
         self._analyzed = False
         self._end("The run has ended: nothing new is sent.")
@@ -70,6 +70,7 @@ class Ending:
             desk.say(f"The run ends and still holds {', '.join(holds)}.")
         if left:
             desk.say(f"The run ends with {len(left)} open orders at {desk.store.exchange_id}: {'; '.join(left)}.")
+        desk.stop()
         self._tell()
 
     def _end(self, closed: str) -> None:

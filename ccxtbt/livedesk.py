@@ -398,10 +398,11 @@ class LiveDesk(LiveBooks):
 
     def left_open(self) -> list[str]:
         """Return what the run leaves behind: each order that has not ended, and where it is."""
-        there = {self._legs[state.client_id].order.ref: state for state in self._states.open()}
+        there = {self._legs[state.client_id].order.ref: f"({state.client_id})" for state in self._states.open()}
+        there |= dict.fromkeys(self._untransmitted, "(never transmitted)")
         return [
             f"order {order.ref}, {order.ordtypename().lower()} {order.getordername()} "
-            + (f"({there[order.ref].client_id})" if order.ref in there else "(watched here, and by nobody from now on)")
+            + there.get(order.ref, "(watched here, and by nobody from now on)")
             for order in self.alive()
         ]
 

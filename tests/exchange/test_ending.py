@@ -9,7 +9,9 @@ from decimal import Decimal
 import backtrader as bt
 import pytest
 
+from ccxtbt import CCXTStore
 from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.server import API_KEY, SECRET
 from planned import SECONDS, statuses
 from simulated import BTC, ETH
@@ -222,6 +224,27 @@ def test_exits_of_other_kinds_are_no_entries(simulator):
     assert (order.type, order.side) == ("LIMIT", "SELL")
     (summary,) = [text for text in watcher.messages if "open orders" in text]
     assert f"order {made[3].ref}, sell StopTrail (watched here, and by nobody from now on)" in summary
+
+
+def test_a_short_position_in_a_contract_is_closed_by_an_order_that_only_reduces(simulator):
+    calm = replace(BTC, volatility=0.0005)
+    server = simulator(contracts=[calm, ETH], margin={"USDT": 10_000}, history_ms=600_000, speed=10)
+    made = []
+
+    def act(w):
+        if w.states[w.data][-1:] == ["LIVE"] and not made:
+            made.append(w.sell(size=0.01))
+
+    CCXTStore._singleton = None
+    keys = {"apiKey": API_KEY, "secret": SECRET}
+    store = CCXTStore("binanceusdm", "USDT", keys, endpoint=server.url, clock=Clock(rate=server.speed), journal=None)
+    feed = store.getdata(dataname="BTC/USDT:USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker(check_interval=0.5, on_stop="flatten")
+    run(store, feed, broker=broker, act=act, until=lambda w: made and statuses(w, made[0])[-1:] == ["Completed"])
+    account = server.contracts.account(API_KEY)
+    opened, closed = server.contracts.all_orders(account, "BTCUSDT", limit=10)
+    assert (opened.side, closed.side, closed.type, closed.reduce_only) == ("SELL", "BUY", "MARKET", True)
+    assert not server.contracts.books.position(account, "BTCUSDT").amount
 
 
 def test_what_is_not_known_is_refused():

@@ -19,7 +19,7 @@ import ccxtbt
 from ccxtbt.errors import ConfigError
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
-from watching import ago, run, store_of
+from watching import Watcher, ago, run, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -276,16 +276,17 @@ def test_no_secret_is_in_any_file_nor_in_what_is_told(server, tmp_path, caplog):
 
 
 def test_what_a_strategy_keeps_is_there_for_the_next_run_and_in_no_backtest(server, tmp_path):
-    def counts(w):
-        state = w.broker.store.state
-        if not hasattr(w, "before"):
-            w.before = dict(state)
+    class Keeper(Watcher):
+        def __init__(self):
+            super().__init__()
+            state = self.broker.store.state
+            self.before = dict(state)
             state["runs"] = state.get("runs", 0) + 1
 
     def keep(journal, **options):
         store = store_of(server, journal=journal)
         feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS, **options)
-        watcher = run(store, feed, broker=store.getbroker(), act=counts, until=lambda w: hasattr(w, "before"))
+        watcher = run(store, feed, broker=store.getbroker(), strategy=Keeper, until=lambda w: True)
         assert store.state["runs"] == watcher.before.get("runs", 0) + 1
         with pytest.raises(ConfigError, match="no run is on"):
             store.state["runs"] = 7
