@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -20,19 +20,20 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.exchange.orderlists import FORMS
 from ccxtbt.exchange.switch import Switch
 from ccxtbt.livebooks import LiveBooks
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.books import Book
-from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
+from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
-from ccxtbt.trading.reports import OrderFact
+from ccxtbt.trading.reports import OrderFact, Refused
 from ccxtbt.trading.rules import Rules, Side
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
@@ -112,17 +113,28 @@ class Leg:
         Which of the order's legs it is; 0 where there is only one.
     at_once : bool
         It trades when it arrives, and never rests.
+    list_id : str
+        Our id of the list that it is in at the exchange; '' where it is alone.
     """
 
     member: Member
     state: OrderState
     number: int = 0
     at_once: bool = False
+    list_id: str = ""
 
     @property
     def order(self) -> Any:
         """Backtrader's order."""
         return self.member.order
+
+
+@dataclass(slots=True)
+class Listing:
+    """A list on its way: our id of it, and the orders that are in it so far."""
+
+    list_id: str
+    orders: list[Intent] = field(default_factory=list)
 
 
 class LiveDesk(LiveBooks):
@@ -200,6 +212,8 @@ class LiveDesk(LiveBooks):
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
         self._groups: dict[int, Group] = {}
+        # Brackets whose entry has grown in this pass of cerebro.
+        self._grown: set[Bracket] = set()
         # What orders that exclude each other have traded too much, until they have all ended.
         self._excess: dict[Bracket | Group, Decimal] = {}
         self._armed: dict[int, Armed] = {}
@@ -245,7 +259,10 @@ class LiveDesk(LiveBooks):
             self._switch.end()
 
     def next(self) -> None:
-        """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""
+        """Let brackets go on, show them and armed orders the price, end what is over, and look up what is due."""
+        while self._grown:
+            bracket = self._grown.pop()
+            self._act(bracket, bracket.plan())
         self._show_prices()
         if self._until:
             self._expire()
@@ -265,7 +282,7 @@ class LiveDesk(LiveBooks):
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
-            self._courier.cancel(client_id, self._legs[client_id].state.symbol)
+            self._ask_cancel(self._legs[client_id])
 
     def _keep_account(self, now_s: float) -> None:
         """Ask for balances and prices that have become old, and look at what the books do not explain."""
@@ -512,11 +529,13 @@ class LiveDesk(LiveBooks):
         due: bool = False,
         freely: bool = False,
         last: bool = False,
+        listing: Listing | None = None,
     ) -> str:
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
 
         `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
-        the state of its data and the user's limits, and the `last` order of a run also when the store is halted.
+        the state of its data and the user's limits, and the `last` order of a run also when the store is halted. With
+        a `listing` it is put there, to be sent with the other of it.
         """
         order = member.order
         try:
@@ -542,6 +561,9 @@ class LiveDesk(LiveBooks):
                 cost=member.quote_size,
                 triggered=triggered or waits,
             )
+            if listing is not None:
+                id_param = FORMS[facts.order_lists].id_param
+                request = replace(request, params={**request.params, id_param: listing.list_id})
             if not free:
                 self._check_limits(order, request, rules)
             state = OrderState.of(request)
@@ -558,7 +580,7 @@ class LiveDesk(LiveBooks):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
-        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due))
+        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due, listed=listing is not None))
         if member.until_ms is not None and order.ref not in self._until:
             self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(self._expiry(member, rules)), order
         if waits:
@@ -566,20 +588,48 @@ class LiveDesk(LiveBooks):
             return ""
         self._forget()
         at_market = triggered or order.exectype in (None, bt.Order.Market, bt.Order.Close)
-        leg = Leg(member, state, 0 if action is None else action.leg, at_market and request.type == "market")
+        at_once, list_id = at_market and request.type == "market", "" if listing is None else listing.list_id
+        leg = Leg(member, state, 0 if action is None else action.leg, at_once, list_id)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
         self._tell(leg, leg.state.submit())
         now_ms = self.store.connection.clock.now_ms()
-        self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms))
+        intent = Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms)
+        if listing is None:
+            self._courier.send(intent)
+        else:
+            listing.orders.append(intent)
         return ""
 
-    def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
+    def _send_list(self, bracket: Bracket, pair: Pair) -> list[Action]:
+        """Send both exits of a bracket as one list; return what follows if that cannot be."""
+        listing = Listing(self._ids.next()[1])
+        for action in (pair.stop, pair.limit):
+            refused = self._send(self._members[action.key][1], action, listing=listing)
+            if refused:
+                unsent = (pair.stop, pair.limit)[len(listing.orders) :]
+                told = [bracket.apply(each.key, each.leg, Rejected(refused)) for each in unsent]
+                for intent in listing.orders:
+                    self.receive(Refused(refused, intent.request.client_id))
+                return [action for actions in told for action in actions]
+        self._courier.send(*listing.orders)
+        return []
+
+    def _takes_lists(self, members: Sequence[Member], rules: Rules) -> bool:
+        """Whether the exchange can have both exits as one list: a stop and a limit as they are, no more."""
+        facts = self.store.connection.facts
+        return rules.lists and all(
+            not (member.params or member.order.exectype in self._order_types or self._expiry(member, rules))
+            and not waits_here(member.order, rules, self._order_types, facts.trailing_params)
+            for member in members
+        )
+
+    def _emulated(self, member: Member, rules: Rules, *, waits: bool, listed: bool = False) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
         bracket, _ = self._members.get(member.order.ref, (None, None))
-        if bracket is not None and bracket.is_exit(member.order.ref):
+        if bracket is not None and bracket.is_exit(member.order.ref) and not listed:
             said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
             said.append("its trigger is watched here, on the closed bars of the run")
@@ -683,8 +733,8 @@ class LiveDesk(LiveBooks):
                 )
             rules = self.rules_of(order.data)
             amount = rules.amount(abs(order.created.size))
-            pair = self._pair(first, order, amount, rules)
             taken = known.member
+            pair = self._pair((taken, member), amount, rules)
         except CCXTBTError as error:
             self._refuse(order, str(error))
             return
@@ -702,21 +752,25 @@ class LiveDesk(LiveBooks):
         if refused:
             self._act(group, group.apply(order.ref, Rejected(refused)))
 
-    def _pair(self, first: Any, second: Any, amount: Decimal, rules: Rules) -> Bracket | None:
+    def _pair(self, members: tuple[Member, Member], amount: Decimal, rules: Rules) -> Bracket | None:
         """Return two sales of the same amount, a stop and a limit, as the exits of what is held; None if they are not.
 
-        At the exchange at once they would lock the amount twice, and could both be filled.
+        At the exchange at once they would lock the amount twice, and could both be filled. Two such buys exclude each
+        other in the same way where the exchange has order lists; elsewhere each is at the exchange.
         """
-        stops = [order.exectype in STOPS for order in (first, second)]
-        limits = [order.exectype == bt.Order.Limit for order in (first, second)]
-        same = self._market(first.data) == self._market(second.data)
-        if first.isbuy() or second.isbuy() or not same or first.ref in self._groups:
+        orders = [member.order for member in members]
+        first, second = orders
+        stops = [order.exectype in STOPS for order in orders]
+        limits = [order.exectype == bt.Order.Limit for order in orders]
+        same = self._market(first.data) == self._market(second.data) and first.isbuy() == second.isbuy()
+        lists = self._takes_lists(members, rules)
+        if (first.isbuy() and not lists) or not same or first.ref in self._groups:
             return None
         if sum(stops) != 1 or sum(limits) != 1 or rules.amount(abs(first.created.size)) != amount:
             return None
-        bracket = Bracket(
-            [self._exit(order, rules) for order in (first, second)], side="buy", lot=rules.lot, size=amount
-        )
+        side: Side = "sell" if first.isbuy() else "buy"
+        exits = [self._exit(order, rules) for order in orders]
+        bracket = Bracket(exits, side=side, lot=rules.lot, size=amount, lists=lists)
         if first.ref in self._armed:
             bracket.adopt(first.ref, amount, working=True)
         else:
@@ -730,7 +784,8 @@ class LiveDesk(LiveBooks):
         for each in (taken, member):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
-            each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
+            rules = self.rules_of(order.data)
+            each.order.addinfo(emulated=self._emulated(each, rules, waits=False, listed=bracket.lists))
             self._link(each, taken.order.ref, kind)
         order.addcomminfo(self.getcommissioninfo(order.data))
         order.submit(self)
@@ -744,7 +799,8 @@ class LiveDesk(LiveBooks):
             rules = self.rules_of(parent.order.data)
             exits = [self._exit(member.order, rules) for member in children]
             side: Side = "buy" if parent.order.isbuy() else "sell"
-            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref)
+            lists = len(exits) > 1 and self._takes_lists(children, rules)
+            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref, lists=lists)
         except CCXTBTError as error:
             for member in members:
                 self._refuse(member.order, str(error))
@@ -756,7 +812,7 @@ class LiveDesk(LiveBooks):
         for member in children:
             if member.until_ms is not None:
                 self._until[member.order.ref] = member.until_ms, member.order
-            member.order.addinfo(emulated=self._emulated(member, rules, waits=False))
+            member.order.addinfo(emulated=self._emulated(member, rules, waits=False, listed=lists))
             member.order.addcomminfo(self.getcommissioninfo(member.order.data))
             member.order.submit(self)
             self._notify(member.order)
@@ -775,7 +831,7 @@ class LiveDesk(LiveBooks):
         if state.stray and state.client_id not in self._cancelling:
             self._warn(f"{state} was told to be refused, and the exchange works it: it is cancelled.")
             self._cancelling.add(state.client_id)
-            self._courier.cancel(state.client_id, state.symbol)
+            self._ask_cancel(self._legs[state.client_id])
         if state.needs_fills or state.needs_order or state.stray:
             if not self._unsettled:
                 # What is missing comes as a rule the next moment: it is not asked for at once.
@@ -791,8 +847,14 @@ class LiveDesk(LiveBooks):
         leg = self._last_leg.get(ref)
         if leg is None or leg.state.done:
             return
-        self._cancelling.add(leg.state.client_id)
-        self._courier.cancel(leg.state.client_id, leg.state.symbol)
+        # With one order of a list all of it goes, and each has to be heard of.
+        listed = self._states.open() if leg.list_id else [leg.state]
+        same = {state.client_id for state in listed if self._legs[state.client_id].list_id == leg.list_id}
+        self._cancelling |= same
+        self._ask_cancel(leg)
+
+    def _ask_cancel(self, leg: Leg) -> None:
+        self._courier.cancel(leg.state.client_id, leg.state.symbol, leg.list_id)
 
     def _act(self, bond: Bracket | Group, actions: Sequence[Action]) -> None:
         """Do what a bracket or a group says; what cannot be done is told to it, and what follows is done too."""
@@ -805,6 +867,8 @@ class LiveDesk(LiveBooks):
                     todo.extend(bond.apply(action.key, action.leg, Rejected(refused)))
                 elif action.key in self._armed:
                     todo.extend(bond.apply(action.key, action.leg, Accepted()))
+            elif isinstance(action, Pair) and isinstance(bond, Bracket):
+                todo.extend(self._send_list(bond, action))
             elif isinstance(action, Cancel):
                 self._cancel_leg(action.key)
             elif isinstance(action, End):
@@ -882,7 +946,11 @@ class LiveDesk(LiveBooks):
                 self._move(order, transition)
                 self._notify(order)
                 filled = False
-            if bracket is not None:
+            if bracket is not None and not is_exit and isinstance(transition, Fill | Amend):
+                # An entry's fills come in a row: its exits follow them once all that has arrived is counted.
+                actions += bracket.note(order.ref, leg.number, transition)
+                self._grown.add(bracket)
+            elif bracket is not None:
                 actions += bracket.apply(order.ref, leg.number, transition)
             elif group is not None:
                 actions += group.apply(order.ref, transition)

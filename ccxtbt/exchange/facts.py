@@ -75,6 +75,9 @@ class Facts:
         An order must be good for longer than this.
     trailing_params : tuple of str
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
+    order_lists : str
+        Form in which it takes two orders that end each other, by its name in `exchange.orderlists`; '' where it has no
+        such lists, or nobody has written down how.
     fee_coins : tuple of str
         Coins of the exchange's own that fees can be taken in, whatever is traded.
     countdowns : mapping of str to str
@@ -114,6 +117,7 @@ class Facts:
     expiry: tuple[str, str] | tuple[()] = ()
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
+    order_lists: str = ""
     fee_coins: tuple[str, ...] = ()
     countdowns: Mapping[str, str] = field(default_factory=dict)
     startup_options: Mapping[str, Any] = field(default_factory=dict)
@@ -281,7 +285,7 @@ _OFFERS: Mapping[str, Mapping[str, Any]] = {
     "kraken": {"trailing_params": ("trailingAmount", "trailingPercent")},
     "kucoin": {"expiry": ("cancelAfter", "seconds")},
     "okx": {"trailing_params": ("trailingAmount", "trailingPercent")},
-    "binance": _BINANCE_OFFERS,
+    "binance": {**_BINANCE_OFFERS, "order_lists": "binance"},
     "binanceusdm": _BINANCE_OFFERS,
     "binancecoinm": _BINANCE_OFFERS,
 }

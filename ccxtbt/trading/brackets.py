@@ -204,6 +204,11 @@ class Bracket:
     lists : bool
         The exchange takes both exits as one list.
 
+    Attributes
+    ----------
+    lists : bool
+        As given.
+
     Raises
     ------
     ConfigError
@@ -237,7 +242,7 @@ class Bracket:
         self._seen_ms = 0
         self._at_target = False
         self._closing = False
-        self._lists = lists
+        self.lists = lists
         # What is at the exchange stays without the other: one of a pair that trades, or after a pair was refused.
         self._alone = False
 
@@ -258,7 +263,7 @@ class Bracket:
 
     def start(self) -> list[Action]:
         """Send the first exit, where there is no entry to wait for."""
-        return self._plan()
+        return self.plan()
 
     def is_exit(self, key: Hashable) -> bool:
         """Whether a member is an exit, whose end only this bracket tells."""
@@ -292,11 +297,14 @@ class Bracket:
         transition : Transition
             As the order's state told it.
         """
+        return self.note(key, leg, transition) + self.plan()
+
+    def note(self, key: Hashable, leg: int, transition: Transition) -> list[Action]:
+        """Take a transition as `apply` does, and leave the next steps to `plan`: more may be about to be told."""
         if self._parent is not None and key == self._parent.key:
             self._of_parent(self._parent, transition)
-            return self._plan()
-        told = self._of_child(self._children[key], leg, transition)
-        return told + self._plan()
+            return []
+        return self._of_child(self._children[key], leg, transition)
 
     def on_price(self, price: Any, ts_ms: int | None = None) -> list[Action]:
         """Take the market's last price.
@@ -310,7 +318,7 @@ class Bracket:
             used. A bar's close may be an hour old when its entry fills far away from it.
         """
         self._see(exact(price, "price"), ts_ms)
-        return self._plan()
+        return self.plan()
 
     def cancel(self, key: Hashable) -> list[Action]:
         """Cancel a member on the strategy's behalf.
@@ -323,7 +331,7 @@ class Bracket:
         if self._children[key].status is not None:
             return []
         self._closing = True
-        return self._cancel_parent() + self._plan()
+        return self._cancel_parent() + self.plan()
 
     def _see(self, price: Decimal, ts_ms: int | None) -> None:
         """Note which exit the market is at; a member's fill is a price as good as any."""
@@ -417,7 +425,7 @@ class Bracket:
             self._totals.reasons.append(reason)
         return End(child.exit.key, status, reason)
 
-    def _plan(self) -> list[Action]:
+    def plan(self) -> list[Action]:
         """Compare what is at the exchange with what should be there, and say the next steps."""
         actions = self._report_excess()
         rest = self.rest
@@ -459,7 +467,7 @@ class Bracket:
     def _takes_pair(self, alive: Sequence[_Child]) -> bool:
         """Whether the exchange takes a pair: while the price is between the two. It looks after one that it has."""
         between = not self._at_target and not any(child.triggered for child in alive)
-        return self._lists and not self._alone and (between or all(child.paired for child in alive))
+        return self.lists and not self._alone and (between or all(child.paired for child in alive))
 
     @staticmethod
     def _fits(child: _Child, rest: Decimal) -> bool:

@@ -115,15 +115,31 @@ class Intent:
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
+        return Intents((self,)).rows(run)
+
+    def values(self, run: int) -> tuple[Any, ...]:
+        """Return its row."""
         asked = self.request
         price = None if asked.price is None else text(asked.price)
-        values = (
+        return (
             self.number, asked.client_id, run, self.ref, self.leg, self.tradeid, asked.symbol, asked.type, asked.side,
             text(asked.amount), price, asked.by_cost, _json(asked.params), self.until_ms, self.made_ms,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """Orders that are about to be sent in one request, as a list: all are kept, or none."""
+
+    orders: tuple[Intent, ...]
+
+    def rows(self, run: int) -> list[Row]:
+        """Return the statements that keep it."""
+        row = f"({', '.join('?' * 15)})"
+        values = tuple(value for order in self.orders for value in order.values(run))
         return [
-            ("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
-            ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(self.number),)),
+            (f"INSERT INTO intents VALUES {', '.join([row] * len(self.orders))}", values),
+            ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(max(order.number for order in self.orders)),)),
         ]
 
 
@@ -349,7 +365,7 @@ class Journal:
             if self._thread.is_alive():
                 logger.error("%s was not closed within %g s: its disk does not answer.", self, CLOSE_S)
 
-    def intend(self, intent: Intent, then: Then) -> None:
+    def intend(self, intent: Intent | Intents, then: Then) -> None:
         """Keep an intent; `then` is told when it is on disk, or that it never will be. Returns at once."""
         self._queue.put((intent, then))
 

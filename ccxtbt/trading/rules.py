@@ -124,6 +124,8 @@ class Rules:
         The exchange ends an order at a time that it is given.
     trailing : bool
         The exchange moves a stop with the price.
+    lists : bool
+        The exchange takes two orders that end each other as one list.
     """
 
     symbol: str
@@ -148,6 +150,7 @@ class Rules:
     cost_orders: bool = False
     good_till_date: bool = False
     trailing: bool = False
+    lists: bool = False
 
     def amount(self, value: Any) -> Decimal:
         """Return an amount cut down to the lot.
@@ -251,7 +254,13 @@ def _step(value: Any, mode: int) -> Decimal:
     return number if mode == TICK_SIZE else Decimal(1).scaleb(-int(number))
 
 
-def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[str, Any] | None = None) -> Rules:
+def rules_of(
+    market: Mapping[str, Any],
+    precision_mode: int,
+    features: Mapping[str, Any] | None = None,
+    *,
+    lists: bool = False,
+) -> Rules:
     """Read a market's rules from ccxt's unified structure.
 
     Parameters
@@ -262,6 +271,8 @@ def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[s
         `exchange.precisionMode`.
     features : mapping or None
         ccxt's `createOrder` features of the market's type; None: triggers as in ccxt's default.
+    lists : bool
+        The market takes order lists, of which ccxt's features do not tell.
 
     Raises
     ------
@@ -298,4 +309,5 @@ def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[s
         cost_orders=bool(offered.get("marketBuyByCost")),
         good_till_date=bool((offered.get("timeInForce") or {}).get("GTD")),
         trailing=bool(offered.get("trailing")),
+        lists=lists,
     )
