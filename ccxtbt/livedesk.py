@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -553,7 +553,7 @@ class LiveDesk(LiveBooks):
                 order,
                 rules,
                 client_id,
-                params=member.params if triggered or waits else {**self._expiry(member, rules), **member.params},
+                params=member.params if triggered or waits else self._params(member, rules, listing),
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
                 trailing_params=facts.trailing_params,
@@ -561,9 +561,6 @@ class LiveDesk(LiveBooks):
                 cost=member.quote_size,
                 triggered=triggered or waits,
             )
-            if listing is not None:
-                id_param = FORMS[facts.order_lists].id_param
-                request = replace(request, params={**request.params, id_param: listing.list_id})
             if not free:
                 self._check_limits(order, request, rules)
             state = OrderState.of(request)
@@ -596,11 +593,20 @@ class LiveDesk(LiveBooks):
         self._tell(leg, leg.state.submit())
         now_ms = self.store.connection.clock.now_ms()
         intent = Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms)
-        if listing is None:
-            self._courier.send(intent)
-        else:
-            listing.orders.append(intent)
+        (self._courier.send if listing is None else listing.orders.append)(intent)
         return ""
+
+    def _params(self, member: Member, rules: Rules, listing: Listing | None) -> dict[str, Any]:
+        """Return what goes to the exchange beside an order's figures."""
+        listed = listing and {FORMS[self.store.connection.facts.order_lists].id_param: listing.list_id}
+        return {**self._expiry(member, rules), **(listed or {}), **member.params}
+
+    def _send_exit(self, bracket: Bracket, action: Send) -> list[Action]:
+        """Send an exit of a bracket alone; return what follows at once."""
+        refused = self._send(self._members[action.key][1], action)
+        if refused:
+            return bracket.apply(action.key, action.leg, Rejected(refused))
+        return bracket.apply(action.key, action.leg, Accepted()) if action.key in self._armed else []
 
     def _send_list(self, bracket: Bracket, pair: Pair) -> list[Action]:
         """Send both exits of a bracket as one list; return what follows if that cannot be."""
@@ -862,11 +868,7 @@ class LiveDesk(LiveBooks):
         while todo:
             action = todo.popleft()
             if isinstance(action, Send) and isinstance(bond, Bracket):
-                refused = self._send(self._members[action.key][1], action)
-                if refused:
-                    todo.extend(bond.apply(action.key, action.leg, Rejected(refused)))
-                elif action.key in self._armed:
-                    todo.extend(bond.apply(action.key, action.leg, Accepted()))
+                todo.extend(self._send_exit(bond, action))
             elif isinstance(action, Pair) and isinstance(bond, Bracket):
                 todo.extend(self._send_list(bond, action))
             elif isinstance(action, Cancel):
@@ -929,7 +931,6 @@ class LiveDesk(LiveBooks):
         bracket, _ = self._members.get(order.ref, (None, None))
         # The exits of a bracket are told by it: one order to the strategy may be several at the exchange.
         is_exit = bracket is not None and bracket.is_exit(order.ref)
-        group = self._groups.get(order.ref)
         actions: list[Action] = []
         filled = False
         for transition in told:
@@ -946,23 +947,28 @@ class LiveDesk(LiveBooks):
                 self._move(order, transition)
                 self._notify(order)
                 filled = False
-            if bracket is not None and not is_exit and isinstance(transition, Fill | Amend):
-                # An entry's fills come in a row: its exits follow them once all that has arrived is counted.
-                actions += bracket.note(order.ref, leg.number, transition)
-                self._grown.add(bracket)
-            elif bracket is not None:
-                actions += bracket.apply(order.ref, leg.number, transition)
-            elif group is not None:
-                actions += group.apply(order.ref, transition)
+            actions += self._follow(leg, transition)
         if leg.state.done and not leg.state.stray:
             self._cancelling.discard(leg.state.client_id)
         if filled and not any(isinstance(action, End) and action.key == order.ref for action in actions):
             if order.alive():
                 order.partial()
             self._notify(order)
-        bond = bracket or group
+        bond = bracket or self._groups.get(order.ref)
         if bond is not None:
             self._act(bond, actions)
+
+    def _follow(self, leg: Leg, transition: Transition) -> list[Action]:
+        """Show a transition to the bracket or the group of its order, and return what is to be done."""
+        ref = leg.order.ref
+        if ref in self._members:
+            bracket, _ = self._members[ref]
+            if bracket.is_exit(ref) or not isinstance(transition, Fill | Amend):
+                return bracket.apply(ref, leg.number, transition)
+            # An entry's fills come in a row: its exits follow them once all that has arrived is counted.
+            self._grown.add(bracket)
+            return bracket.note(ref, leg.number, transition)
+        return self._groups[ref].apply(ref, transition) if ref in self._groups else []
 
     @staticmethod
     def _is_news(order: Any, transition: Transition, *, is_exit: bool) -> bool:

@@ -5,9 +5,9 @@ the second; and where the account happens to hold enough for both, a fast market
 So **for each entry either one list with both exits is at the exchange, or one exit, and the next is sent only when the
 end of the last is known with all its fills.**
 
-Where the exchange has order lists (`lists`) both rest there as a pair that excludes itself (OCO): when one trades or its
-stop triggers, the exchange ends the other first. What grows is cancelled and sent anew for the whole; a list that waits
-for its entry at the exchange (OTOCO) does not serve, since it stands for one amount, begins when all of the entry is
+Where the exchange has order lists (`lists`) both rest there and exclude each other (OCO): when one trades or its stop
+triggers, the exchange ends the other first. What grows is cancelled and sent anew for the whole; a list that waits for
+its entry at the exchange (OTOCO) does not serve, since it stands for one amount, begins when all of the entry is
 filled, and goes with an entry that is cancelled with a part filled. A target that was filled in part stands alone,
 until it is filled or the price falls back half-way to the stop: then both are sent again, for the rest.
 

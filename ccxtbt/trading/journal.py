@@ -138,7 +138,8 @@ class Intents:
         row = f"({', '.join('?' * 15)})"
         values = tuple(value for order in self.orders for value in order.values(run))
         return [
-            (f"INSERT INTO intents VALUES {', '.join([row] * len(self.orders))}", values),
+            # Placeholders alone are put in.
+            (f"INSERT INTO intents VALUES {', '.join([row] * len(self.orders))}", values),  # noqa: S608
             ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(max(order.number for order in self.orders)),)),
         ]
 

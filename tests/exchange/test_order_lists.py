@@ -10,7 +10,7 @@ import backtrader as bt
 import pytest
 
 from ccxtbt.sim.server import API_KEY
-from planned import SECONDS, Plan, assert_books_agree, ended, statuses, trade
+from planned import SECONDS, Plan, assert_books_agree, statuses, trade
 from simulated import BTC, ETH
 from watching import ago, run, store_of
 
@@ -75,7 +75,8 @@ def test_both_exits_rest_as_one_list_whose_intent_is_on_disk_first(server, tmp_p
     assert [order.type for order in listed.orders] == ["LIMIT_MAKER", "STOP_LOSS"]
     assert [order.status for order in listed.orders] == ["NEW", "NEW"]
     entry, stop, limit = plan.made
-    assert not stop.info.emulated and not limit.info.emulated
+    assert not stop.info.emulated
+    assert not limit.info.emulated
     # What is there to be sold, each exit for the whole of it; it is locked once.
     assert {order.orig_qty for order in listed.orders} == {Decimal(repr(float(broker.getposition(watcher.data).size)))}
     assert server.account(API_KEY).balance("BTC").locked == listed.orders[0].orig_qty
