@@ -547,7 +547,9 @@ class LiveDesk(LiveBooks):
                 self._check(order)
             rules, facts = self.rules_of(order.data), self.store.connection.facts
             triggered = due or (action is not None and action.triggered)
-            waits = not triggered and waits_here(order, rules, self._order_types, facts.trailing_params)
+            # An exit is cancelled and sent anew, and a trailing stop of the exchange's would forget its best price.
+            trailing = facts.trailing_params if action is None else ()
+            waits = not triggered and waits_here(order, rules, self._order_types, trailing)
             number, client_id = (0, "") if waits else self._ids.next()
             request = request_of(
                 order,
@@ -556,7 +558,7 @@ class LiveDesk(LiveBooks):
                 params=member.params if triggered or waits else self._params(member, rules, listing),
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
-                trailing_params=facts.trailing_params,
+                trailing_params=trailing,
                 size=None if action is None else action.size,
                 cost=member.quote_size,
                 triggered=triggered or waits,
@@ -624,10 +626,9 @@ class LiveDesk(LiveBooks):
 
     def _takes_lists(self, members: Sequence[Member], rules: Rules) -> bool:
         """Whether the exchange can have both exits as one list: a stop and a limit as they are, no more."""
-        facts = self.store.connection.facts
         return rules.lists and all(
             not (member.params or member.order.exectype in self._order_types or self._expiry(member, rules))
-            and not waits_here(member.order, rules, self._order_types, facts.trailing_params)
+            and not waits_here(member.order, rules, self._order_types, ())
             for member in members
         )
 

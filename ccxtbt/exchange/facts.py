@@ -11,6 +11,27 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Trail:
+    """How far an exchange trails a stop by itself, in percent; what is nearer, farther or finer is watched here.
+
+    Attributes
+    ----------
+    least, most, step : str
+        Of the distance.
+    offered_by : str
+        Flag of the exchange's own description of a market that says whether it trails; '' where ccxt's `features` say.
+    params : mapping
+        What ccxt wants to be told beside the distance.
+    """
+
+    least: str
+    most: str
+    step: str
+    offered_by: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Facts of one exchange.
 
@@ -75,6 +96,8 @@ class Facts:
         An order must be good for longer than this.
     trailing_params : tuple of str
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
+    trails : mapping of str to Trail
+        Type of market, in ccxt's word, to how its orders trail.
     order_lists : str
         Form in which it takes two orders that end each other, by its name in `exchange.orderlists`; '' where it has no
         such lists, or nobody has written down how.
@@ -117,6 +140,7 @@ class Facts:
     expiry: tuple[str, str] | tuple[()] = ()
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
+    trails: Mapping[str, Trail] = field(default_factory=dict)
     order_lists: str = ""
     fee_coins: tuple[str, ...] = ()
     countdowns: Mapping[str, str] = field(default_factory=dict)
@@ -273,10 +297,14 @@ NO_CLIENT_IDS = frozenset(
 # (goodTillDate, at least 600 s ahead; callbackRate), coinbase (end_time), kucoin (cancelAfter); okx (callbackRatio,
 # callbackSpread), bitget (callbackRatio), bingx (priceRate, price), kraken. bybit's belongs to a position and is no
 # order, so that there a trailing stop is watched here.
+# binance's spot (trailingDelta, in hundredths of a percent, within the filter TRAILING_DELTA) is not among the features,
+# for ccxt takes it under a type of its own; its futures' callbackRate has one decimal.
+_SPOT_TRAIL = Trail("0.1", "20", "0.01", "allowTrailingStop", {"stopLossOrTakeProfit": "stopLoss"})
 _BINANCE_OFFERS: Mapping[str, Any] = {
     "expiry": ("goodTillDate", "ms"),
     "expiry_least_s": 600.0,
     "trailing_params": ("trailingPercent",),
+    "trails": {"spot": _SPOT_TRAIL, "swap": Trail("0.1", "10", "0.1"), "future": Trail("0.1", "10", "0.1")},
 }
 _OFFERS: Mapping[str, Mapping[str, Any]] = {
     "bingx": {"trailing_params": ("trailingAmount", "trailingPercent")},

@@ -120,9 +120,10 @@ class Courier:
         """Return what a market accepts."""
         rest = self._connection.rest
         market = rest.market(symbol)
-        form = FORMS.get(self._connection.facts.order_lists)
+        facts, features = self._connection.facts, rest.feature_value(symbol, "createOrder")
+        form, trail = FORMS.get(facts.order_lists), facts.trails.get(market.get("type"))
         lists = form is not None and form.offers(market)
-        return rules_of(market, rest.precisionMode, rest.feature_value(symbol, "createOrder"), lists=lists)
+        return rules_of(market, rest.precisionMode, features, trail=trail, lists=lists)
 
     def follow(self, *names: str) -> None:
         """Listen to the account from now on: to its 'orders', 'trades' and 'balance', or to those named."""

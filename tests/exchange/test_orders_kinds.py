@@ -236,8 +236,8 @@ def test_a_trailing_stop_can_be_cancelled_and_expires(server):
     made = []
 
     def place(w):
-        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2))
-        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2, valid=dt.timedelta(seconds=5)))
+        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=9_000))
+        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=9_000, valid=dt.timedelta(seconds=5)))
 
     watcher, _, _ = trade(server, place, lambda w: w.cancel(made[0]), lambda w: made)
     assert [statuses(watcher, order) for order in made] == [
@@ -245,6 +245,27 @@ def test_a_trailing_stop_can_be_cancelled_and_expires(server):
         ["Submitted", "Accepted", "Expired"],
     ]
     assert not at_exchange(server)
+
+
+@pytest.mark.parametrize("side", ["buy", "sell"])
+def test_a_trailing_stop_that_the_exchange_can_have_is_its_own(holding, side):
+    # One that is reached, one that is cancelled, one whose time is over.
+    made = []
+
+    def place(w):
+        give = getattr(w, side)
+        made.extend(give(size=0.1, exectype=bt.Order.StopTrail, trailpercent=share) for share in (0.001, 0.2))
+        valid = dt.timedelta(seconds=5)
+        made.append(give(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2, valid=valid))
+
+    watcher, _, broker = trade(holding, place, lambda w: w.cancel(made[1]), lambda w: made)
+    assert [statuses(watcher, order)[-1] for order in made] == ["Completed", "Canceled", "Expired"]
+    assert [order.info.emulated for order in made] == ["", "", "its validity is watched here"]
+    there = at_exchange(holding)
+    assert [(order.type, order.trailing_delta) for order in there] == [("STOP_LOSS", d) for d in (10, 2_000, 2_000)]
+    # It was reached by the price's coming back from its best.
+    assert there[0].executed == there[0].orig_qty
+    assert_books_agree(holding, watcher, broker, RICH)
 
 
 def test_a_bracket_trails_its_stop(server):
