@@ -333,6 +333,26 @@ class LiveDesk(LiveBooks):
             if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
                 self._fire(ref)
 
+    def _listen(self, data: Any) -> None:
+        """Have the prices between closes told, since something of this market is watched here."""
+        self.source(data).tell_price = self._hear_price
+
+    def _hear_price(self, feed: Any, price: float, at_ms: int) -> None:
+        """Show a market's last price to the orders that are watched here; with none of them hear no more."""
+        market, at_num = self._market(feed), 719_163 + at_ms / 86_400_000
+        heard = False
+        for bracket, member in list(self._members.values()):
+            if member.order.parent is None and self._market(member.order.data) == market:
+                heard = True
+                self._act(bracket, bracket.on_price(price, at_ms))
+        for ref, armed in list(self._armed.items()):
+            if self._market(armed.order.data) == market and ref in self._armed:
+                heard = True
+                if armed.touched(price, at_num):
+                    self._fire(ref)
+        if not heard:
+            feed.tell_price = None
+
     def _expire(self) -> None:
         """Cancel the orders whose validity is over."""
         now_ms = self.store.connection.clock.now_ms()
@@ -639,7 +659,7 @@ class LiveDesk(LiveBooks):
         if bracket is not None and bracket.is_exit(member.order.ref) and not listed:
             said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
-            said.append("its trigger is watched here, on the closed bars of the run")
+            said.append("its trigger is watched here, by the last price")
         if member.until_ms is not None and not self._expiry(member, rules):
             said.append("its validity is watched here")
         if member.quote_size is not None and not rules.cost_orders:
@@ -666,6 +686,7 @@ class LiveDesk(LiveBooks):
         order = member.order
         now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
         self._armed[order.ref] = Armed(order, member, now_num, action)
+        self._listen(order.data)
         if order.ref not in self._members:
             self._link(member, order.ref, "armed")
         if order.status < bt.Order.Submitted:
@@ -788,6 +809,7 @@ class LiveDesk(LiveBooks):
     def _send_pair(self, bracket: Bracket, taken: Member, member: Member) -> None:
         """Let two exits of one holding take turns, of which the first is on its way already."""
         order = member.order
+        self._listen(order.data)
         for each in (taken, member):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
@@ -812,6 +834,7 @@ class LiveDesk(LiveBooks):
             for member in members:
                 self._refuse(member.order, str(error))
             return
+        self._listen(parent.order.data)
         for member in members:
             self._members[member.order.ref] = bracket, member
             kind = "stop" if member.order.exectype in STOPS else "limit"

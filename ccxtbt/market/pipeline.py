@@ -58,9 +58,12 @@ class Sink(Protocol):
     ----------
     partial : bool
         Whether `forming` is to be told.
+    priced : bool
+        Whether `price` is to be told; may change.
     """
 
     partial: bool
+    priced: bool
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
@@ -73,6 +76,9 @@ class Sink(Protocol):
 
     def forming(self, bar: Bar) -> None:
         """Take what is known of the bar after all closed ones, while it forms and the data is live."""
+
+    def price(self, price: float) -> None:
+        """Take the market's last price, while the data is live."""
 
     def state(self, state: State, reason: str) -> None:
         """Take a change of the data's state."""
@@ -234,6 +240,8 @@ class Pipeline:
             self._news.set()
         if not closed and self._sink.partial and self._live and self._handover.next_forming(bar):
             self._sink.forming(bar)
+        if self._live and self._sink.priced:
+            self._sink.price(bar.close)
 
     def trades(self, trades: list[Trade]) -> None:
         """Take trades from the stream."""
@@ -243,6 +251,8 @@ class Pipeline:
             # The history is not even asked for: these are asked of REST with all since then.
             return
         self._from_trades += self._tape.add(trades)
+        if trades and self._live and self._sink.priced:
+            self._sink.price(trades[-1].price)
         if self._live and self._from_trades:
             self._deliver()
         if not self._tape.sure:
@@ -443,7 +453,9 @@ class Pipeline:
         """Between closes, look at the bar that forms, where polls are asked for more often than bars close."""
         expected = self._handover.expected_ms()
         due = self._poll_ms is not None and self._now_ms() >= self._poll_ms
-        if self._source != "poll" or self._longest_poll_ms is None or not self._sink.partial or not due:
+        if self._source != "poll" or self._longest_poll_ms is None or not due:
+            return
+        if not (self._sink.partial or self._sink.priced):
             return
         if expected is None or over_ms(self._timeframe, self._now_ms()) > expected:
             return

@@ -208,7 +208,7 @@ def test_a_trailing_stop_moves_with_the_price_and_sells_when_it_falls_back(serve
     def watch(w):
         plan.act(w)
         if len(plan.made) == 2:
-            seen.append((plan.made[1].created.price, w.data.low[0], w.data.close[0]))
+            seen.append((plan.made[1].created.price, w.data.close[0]))
 
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
@@ -219,15 +219,11 @@ def test_a_trailing_stop_moves_with_the_price_and_sells_when_it_falls_back(serve
     assert statuses(watcher, order)[:2] == ["Submitted", "Accepted"]
     assert statuses(watcher, order)[-1] == "Completed"
     assert statuses(watcher, order).count("Accepted") == 1
-    assert "watched here, on the closed bars" in order.info.emulated
-    # It follows the highest close, and was sent at the first bar whose low reached it.
-    (model, *_), *bars = seen
-    for stop, low, close in bars:
-        if low <= model:
-            break
-        model = max(model, close - order.trailamount)
-        assert stop == model
-    assert low <= model == stop
+    assert "watched here, by the last price" in order.info.emulated
+    # It never falls, and is no farther from any close than its distance.
+    stops, closes = zip(*seen, strict=True)
+    assert list(stops) == sorted(stops)
+    assert all(stop >= close - order.trailamount - 1e-6 for stop, close in zip(stops, closes, strict=True))
     assert at_exchange(server)[-1].type == ("MARKET" if exectype == bt.Order.StopTrail else "LIMIT")
     assert_books_agree(server, watcher, broker, OPENING)
 
@@ -245,6 +241,30 @@ def test_a_trailing_stop_can_be_cancelled_and_expires(server):
         ["Submitted", "Accepted", "Expired"],
     ]
     assert not at_exchange(server)
+
+
+@pytest.mark.parametrize("source", ["ohlcv", "trades"])
+def test_what_is_watched_here_is_due_between_closes(simulator, source):
+    server = simulator((replace(BTC, volatility=0.01),), seed=2, history_ms=HOUR_MS, speed=20, balances=OPENING)
+    when = []
+
+    def place(w):
+        when.append(len(w.data))
+        return w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=w.data.close[0] * 0.00005)
+
+    def done(w):
+        if plan.made and plan.made[0].ref in ended(w):
+            when.append(len(w.data))
+        return len(when) > 1
+
+    store = store_of(server)
+    feed = store.getdata(
+        dataname="BTC/USDT", fromdate=ago(server, minutes=5), timeframe=bt.TimeFrame.Minutes, source=source
+    )
+    plan = Plan(place)
+    watcher = run(store, feed, broker=store.getbroker(check_interval=0.5), act=plan.act, until=done)
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert when[0] == when[1]
 
 
 @pytest.mark.parametrize("side", ["buy", "sell"])
