@@ -297,8 +297,8 @@ NO_CLIENT_IDS = frozenset(
 # (goodTillDate, at least 600 s ahead; callbackRate), coinbase (end_time), kucoin (cancelAfter); okx (callbackRatio,
 # callbackSpread), bitget (callbackRatio), bingx (priceRate, price), kraken. bybit's belongs to a position and is no
 # order, so that there a trailing stop is watched here.
-# binance's spot (trailingDelta, in hundredths of a percent, within the filter TRAILING_DELTA) is not among the features,
-# for ccxt takes it under a type of its own; its futures' callbackRate has one decimal.
+# binance's spot (trailingDelta, in hundredths of a percent, within the filter TRAILING_DELTA) is not among ccxt's
+# features, since it takes a word more; its futures' callbackRate has one decimal.
 _SPOT_TRAIL = Trail("0.1", "20", "0.01", "allowTrailingStop", {"stopLossOrTakeProfit": "stopLoss"})
 _BINANCE_OFFERS: Mapping[str, Any] = {
     "expiry": ("goodTillDate", "ms"),

@@ -58,12 +58,13 @@ class Sink(Protocol):
     ----------
     partial : bool
         Whether `forming` is to be told.
-    priced : bool
-        Whether `price` is to be told; may change.
     """
 
     partial: bool
-    priced: bool
+
+    @property
+    def priced(self) -> bool:
+        """Whether `price` is to be told now."""
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""

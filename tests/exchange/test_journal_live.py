@@ -324,7 +324,7 @@ def test_what_hangs_together_and_what_waits_here_is_kept(server, tmp_path):
             return
         price = w.data.close[0]
         made.extend(w.buy_bracket(size=0.01, price=price * 0.9, stopprice=price * 0.8, limitprice=price))
-        made.append(w.buy(size=0.01, exectype=bt.Order.StopTrail, trailpercent=0.2, postOnly=True))
+        made.append(w.buy(size=0.01, exectype=bt.Order.StopTrail, trailamount=9_000.0, postOnly=True))
         made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.9))
         made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.8, oco=made[4]))
         w.cancel(made[3])
@@ -346,6 +346,6 @@ def test_what_hangs_together_and_what_waits_here_is_kept(server, tmp_path):
     ]
     ((asked,),) = rows(journal, f"SELECT asked FROM links WHERE ref = {refs[3]}")
     asked = json.loads(asked)
-    assert (asked["exectype"], asked["trailpercent"], asked["params"]) == ("StopTrail", 0.2, {"postOnly": True})
+    assert (asked["exectype"], asked["trailamount"], asked["params"]) == ("StopTrail", 9_000.0, {"postOnly": True})
     # Only what is at the exchange was to be sent.
     assert len(rows(journal, "SELECT * FROM intents")) == len(at_exchange(server)) == 3

@@ -60,6 +60,16 @@ def test_an_order_whose_time_is_over_is_cancelled_and_told_as_expired(server, gi
     assert not assert_books_agree(server, watcher, broker, OPENING)
 
 
+@pytest.mark.parametrize("valid", [bt.Order.DAY, 0, dt.date(2024, 1, 1)], ids=["DAY", "0", "date"])
+def test_an_order_for_the_day_ends_with_the_exchanges_day(simulator, valid):
+    midnight_ms = 1_704_067_200_000
+    server = simulator((BTC,), seed=2, start_ms=midnight_ms - 20_000, history_ms=HOUR_MS, speed=10, balances=OPENING)
+    watcher, plan, _ = trade(server, lambda w: low_limit(w, valid=valid))
+    assert statuses(watcher, plan.made[0])[-1] == "Expired"
+    (there,) = at_exchange(server)
+    assert there.created_ms < midnight_ms <= there.updated_ms < midnight_ms + 20_000
+
+
 def test_an_order_that_is_filled_in_time_does_not_expire(server):
     def place(w):
         return w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 1.01, valid=dt.timedelta(seconds=5))
@@ -98,6 +108,82 @@ def test_an_exit_that_expires_ends_its_bracket_and_says_what_is_held(server):
     watcher, plan, broker = trade(server, enter)
     assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Expired", "Canceled"]
     assert any("is held, and its bracket ends" in text for text in watcher.messages)
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+# What else an order can say
+
+
+def test_a_close_order_and_a_trade_of_its_own_id(server):
+    steps = [
+        lambda w: w.buy(size=0.1, exectype=bt.Order.Close, tradeid=1),
+        lambda w: w.buy(size=0.2, tradeid=2),
+        lambda w: w.sell(size=0.0999, exectype=bt.Order.Close, tradeid=1),
+        lambda w: w.sell(size=0.1998, tradeid=2),
+    ]
+    watcher, plan, broker = trade(server, *steps)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed"] * 4
+    assert {order.type for order in at_exchange(server)} == {"MARKET"}
+    assert {trade.tradeid for trade in watcher.trades if trade.isclosed} == {1, 2}
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_parameters_reach_the_exchange_as_they_are(server):
+    def at(share, **more):
+        def step(w):
+            return w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * share, **more)
+
+        return step
+
+    steps = [
+        at(0.9, timeInForce="IOC"),
+        at(0.9, timeInForce="FOK"),
+        at(1.01, timeInForce="IOC"),
+        at(0.9, postOnly=True, valid=dt.timedelta(seconds=2)),
+    ]
+    watcher, plan, broker = trade(server, *steps)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Expired", "Expired", "Completed", "Expired"]
+    there = at_exchange(server)
+    assert [(order.type, order.time_in_force) for order in there] == [
+        ("LIMIT", "IOC"),
+        ("LIMIT", "FOK"),
+        ("LIMIT", "IOC"),
+        ("LIMIT_MAKER", "GTC"),
+    ]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_an_order_that_is_to_make_and_would_take_is_rejected(server):
+    def act(w):
+        if not w.orders and w.states[w.data][-1:] == ["LIVE"]:
+            w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 1.01, postOnly=True)
+
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    watcher = run(store, feed, broker=store.getbroker(), act=act, until=lambda w: ended(w))
+    assert [order.getstatusname() for order in watcher.orders] == ["Submitted", "Rejected"]
+    assert "immediately match" in watcher.orders[-1].info.reason
+    assert not at_exchange(server)
+
+
+def test_a_bracket_by_hand_is_sent_when_its_last_order_says_so(server):
+    made, sent = [], []
+
+    def begin(w):
+        price = w.data.close[0]
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 1.01, transmit=False))
+        made.append(w.sell(size=0.1, exectype=bt.Order.Stop, price=price * 0.9, parent=made[0], transmit=False))
+        sent.append(len(at_exchange(server)))
+
+    def complete(w):
+        sent.append(len(at_exchange(server)))
+        price = w.data.close[0]
+        made.append(w.sell(size=0.1, exectype=bt.Order.Limit, price=price * 1.0001, parent=made[0]))
+        return made
+
+    watcher, _, broker = trade(server, begin, complete)
+    assert sent == [0, 0]
+    assert [statuses(watcher, order)[-1] for order in made] == ["Completed", "Canceled", "Completed"]
     assert_books_agree(server, watcher, broker, OPENING)
 
 

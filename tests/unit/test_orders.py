@@ -246,7 +246,8 @@ def test_a_trailing_stop_is_the_exchanges_as_far_as_that_can_have_it(order, pric
     made = order("sell", bt.Order.StopTrail, price=price, trailpercent=percent)
     assert trails_there(made, rules, ("trailingPercent",)) is there
     if there:
-        assert request_of(made, rules, "a", trailing_params=("trailingPercent",)).params["stopLossOrTakeProfit"] == "stop"
+        request = request_of(made, rules, "a", trailing_params=("trailingPercent",))
+        assert request.params["stopLossOrTakeProfit"] == "stop"
 
 
 def test_a_stop_where_ccxt_knows_no_trigger_is_watched_here_unless_the_user_says_how(order):
