@@ -13,7 +13,7 @@ if missing := [
     )
 
 from ccxtbt.ccxtbroker import CCXTBroker
-from ccxtbt.ccxtfeed import CCXTFeed
+from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.compat.ratelimiter import RateLimiter
@@ -26,6 +26,7 @@ from ccxtbt.exchange.retry import retry_with_backoff
 __all__ = [
     "CCXTBroker",
     "CCXTFeed",
+    "CCXTFeedWithVolumes",
     "CCXTOrder",
     "CCXTStore",
     "CCXTWebSocket",

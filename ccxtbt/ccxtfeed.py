@@ -13,10 +13,11 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
-from ccxtbt.bulkfeed import BulkFeed, Stamp
+from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.errors import ConfigError
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import as_ours
+from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
@@ -24,7 +25,15 @@ from ccxtbt.market.handover import Bar
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, State
 from ccxtbt.market.sessions import Sessions
-from ccxtbt.resampled import BarClone, BarReplayer, BarResampler, LiveClone, ResampledFeed, waits
+from ccxtbt.resampled import (
+    BarClone,
+    BarReplayer,
+    BarResampler,
+    LiveClone,
+    ResampledFeed,
+    ResampledFeedWithVolumes,
+    waits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +142,19 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     ------
     ConfigError
         At the start of a run: an unknown symbol or timeframe, or dates in the wrong order.
+    NotOfferedError
+        At the start of a run: the exchange does not give a line that a subclass declares.
     TryLaterError
         At the start of a run: the exchange does not answer.
+
+    Notes
+    -----
+    A subclass whose ``lines`` are named ``trades`` (how many there were), ``quote_volume`` (in quote currency) or
+    ``taker_buy_volume`` (that part of the volume in which the buyer took) has these filled from the exchange's bars,
+    as `CCXTFeedWithVolumes` does with all three. They are read from the same answers and frames as prices; where the
+    frames of an exchange lack them, each live bar is asked of REST when it is over, and comes about a second later.
+    Where ccxt alone can read an answer they are NaN, with a warning. Backtrader's own resampling drops such lines,
+    `resampled` sums them. Other lines of a subclass are its own to fill.
     """
 
     params: Any = (
@@ -158,6 +178,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None
         self._forming: FormingBar | None = None
+        # The lines of a subclass, and the places among them of those that the exchange fills.
+        self._declared: tuple[str, ...] = self.lines.getlinealiases()[STANDARD_LINES:]
+        self._filled = [place for place, name in enumerate(self._declared) if name in EXTRA_LINES]
         # Open of the last closed bar that came, in a session or not.
         self.given_ms: int | None = None
         self.corrections = 0
@@ -197,7 +220,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """
         if isinstance(timeframe, str):
             timeframe, compression = timeframes.to_backtrader(timeframe)
-        return ResampledFeed(base=self, timeframe=timeframe, compression=compression, **kwargs)
+        kind = ResampledFeedWithVolumes if self._filled else ResampledFeed
+        return kind(base=self, timeframe=timeframe, compression=compression, **kwargs)
 
     def since_ms(self) -> int | None:
         """Return from when on no bar is missing, in ms UTC: the first date asked for, or the first bar."""
@@ -261,7 +285,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             raise
         self.origins = {"rest": len(ts_ms)}
         self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
-        self.set_columns(*self._in_session(ts_ms, ohlcv))
+        self.set_columns(*self._in_session(ts_ms, self._spread(ohlcv)))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
@@ -282,6 +306,35 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         inside = self._hours.mask(ts_ms)
         logger.info("%s: %d of %d bars lie in the sessions.", self.p.dataname, inside.sum(), len(ts_ms))
         return ts_ms[inside], ohlcv[:, inside]
+
+    def _spread(self, rows: Any) -> Any:
+        """Give the lines that the exchange does not fill a row too."""
+        if len(rows) == 5 + len(self._declared):
+            return rows
+        spread = np.full((5 + len(self._declared), rows.shape[1]), np.nan)
+        spread[:5] = rows[:5]
+        for place, row in zip(self._filled, rows[5:], strict=False):
+            spread[5 + place] = row
+        return spread
+
+    def _placed(self, extra: tuple[float, ...]) -> tuple[float, ...]:
+        """The same for the extra values of one bar."""
+        if not extra or len(self._filled) == len(self._declared):
+            return extra
+        values = [math.nan] * len(self._declared)
+        for place, value in zip(self._filled, extra, strict=False):
+            values[place] = value
+        return tuple(values)
+
+    def _checked_extra(self, symbol: str) -> Extra | None:
+        names = tuple(self._declared[place] for place in self._filled)
+        if names and "price" in self.p.fetch_ohlcv_params:
+            raise NotOfferedError(
+                f"Bars of the {self.p.fetch_ohlcv_params['price']} price of {symbol} have no {', '.join(names)}: leave "
+                "price= or these lines out."
+            )
+        connection = self.store.connection
+        return connection.facts.find_extra(names, connection.account.exchange_id, connection.markets[symbol])
 
     def _checked_hours(self) -> Sessions | None:
         if self.p.sessions is None:
@@ -310,6 +363,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ------
         ConfigError
             An unknown symbol or timeframe, or dates in the wrong order.
+        NotOfferedError
+            The exchange does not give a line that the class declares.
         """
         if self._sink is not None:
             return self._sink.promise
@@ -327,6 +382,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
+            self._checked_extra(symbol),
         )
         self._sink = sink
         store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
@@ -369,7 +425,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         stamp_ms = bar.ts_ms
         if self._stamp != "open":
             stamp_ms = max(bar.ts_ms + 1, min(at_ms, self._stamp_of(bar.ts_ms) - 1))
-        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms))
+        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms, self._placed(bar.extra) if self._filled else ()))
 
     def _tell(self, state: State) -> None:
         if state is State.DISCONNECTED:
@@ -381,7 +437,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         for bar in bars:
             if self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]:
                 continue
-            self.append(*bar[:6])
+            if self._filled:
+                self.append(*bar[:6], self._placed(bar.extra))
+            else:
+                self.append(*bar[:6])
             origin = bar.origin.name.lower()
             self.origins[origin] = self.origins.get(origin, 0) + 1
 
@@ -427,6 +486,16 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         for name in ("store", "_store", "_sink", "_forming"):
             attributes.pop(name, None)
         return attributes, cursor
+
+
+class CCXTFeedWithVolumes(CCXTFeed):
+    """Bars with the number of trades, the volume in quote currency and the volume that buyers took; see `CCXTFeed`.
+
+    For exchanges that give all three, as Binance does; for others declare in a subclass of `CCXTFeed` the lines that
+    they give.
+    """
+
+    lines: Any = EXTRA_LINES
 
 
 class _Sink:

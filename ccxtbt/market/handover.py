@@ -27,7 +27,11 @@ class Origin(IntEnum):
 
 
 class Bar(NamedTuple):
-    """A closed bar: open time in ms, prices, volume, origin."""
+    """A closed bar: open time in ms, prices, volume, origin, and what some feeds want beside.
+
+    Extra values from REST are those that were asked for; from a frame, all of `ccxtbt.exchange.facts.EXTRA_LINES`, or
+    none.
+    """
 
     ts_ms: int
     open: float
@@ -36,6 +40,7 @@ class Bar(NamedTuple):
     close: float
     volume: float
     origin: Origin
+    extra: tuple[float, ...] = ()
 
 
 class Span(NamedTuple):
@@ -86,13 +91,13 @@ class Handover:
             What was asked; the answer is complete within it, so that a bar that is not there does not exist.
         ts_ms : int64[n]
             Opens, increasing.
-        ohlcv : float64[5, n]
-            Open, high, low, close, volume.
+        ohlcv : float64[5 + k, n]
+            Open, high, low, close, volume, extra values.
         """
         low, high = np.searchsorted(ts_ms, [span.start_ms, span.end_ms])
         for i in range(int(low), int(high)):
-            opened, highest, lowest, closed, volume = (float(row[i]) for row in ohlcv)
-            self._keep(Bar(int(ts_ms[i]), opened, highest, lowest, closed, volume, Origin.REST))
+            opened, highest, lowest, closed, volume, *extra = ohlcv[:, i].tolist()
+            self._keep(Bar(int(ts_ms[i]), opened, highest, lowest, closed, volume, Origin.REST, tuple(extra)))
         # A hole in what is known must not be jumped: only an answer that joins what was checked before extends it.
         expected = self.expected_ms()
         if expected is None or span.start_ms <= expected:

@@ -19,15 +19,17 @@ FetchPage = Callable[[int, int], Awaitable[Columns]]
 # What most exchanges give at once; a first page that is shorter teaches the real figure.
 USUAL_PAGE = 1_000
 PAGES_AT_ONCE = 10
+# Open, high, low, close, volume.
+ROWS = 5
 
 
-def empty() -> Columns:
-    """Return columns without bars."""
-    return np.empty(0, np.int64), np.empty((5, 0), np.float64)
+def empty(extra: int = 0) -> Columns:
+    """Return columns without bars, with so many rows beside prices and volume."""
+    return np.empty(0, np.int64), np.empty((ROWS + extra, 0), np.float64)
 
 
 async def download(
-    fetch_page: FetchPage, timeframe: Timeframe, start_ms: int, end_ms: int, page_limit: int = 0
+    fetch_page: FetchPage, timeframe: Timeframe, start_ms: int, end_ms: int, page_limit: int = 0, extra: int = 0
 ) -> Columns:
     """Download the bars that open in ``[start_ms, end_ms)``.
 
@@ -44,16 +46,18 @@ async def download(
         Span of opens; `end_ms` must not be later than the open of the forming bar.
     page_limit : int
         Most rows the exchange gives at once; 0: not known.
+    extra : int
+        How many values a page holds of a bar beside prices and volume.
 
     Returns
     -------
     ts_ms : int64[n]
         Opens, strictly increasing.
-    ohlcv : float64[5, n]
-        Open, high, low, close, volume.
+    ohlcv : float64[5 + extra, n]
+        Open, high, low, close, volume, and the extra values.
     """
     if start_ms >= end_ms:
-        return empty()
+        return empty(extra)
     limit = page_limit or USUAL_PAGE
     first = await fetch_page(start_ms, limit)
     pages = [first]
@@ -81,10 +85,22 @@ async def download(
     except ExceptionGroup as failures:
         # One page that cannot be had ends the download; the others were cancelled and say nothing more.
         raise failures.exceptions[0] from failures
-    merged = _bars.merge(pages)
-    ts_ms, ohlcv = merged[0], merged[1]
+    ts_ms, ohlcv = _merged(pages, extra)
     low, high = np.searchsorted(ts_ms, [start_ms, end_ms])
     return ts_ms[low:high], np.ascontiguousarray(ohlcv[:, low:high])
+
+
+def _merged(pages: list[Columns], extra: int) -> Columns:
+    """Return the pages as one, each bar once; the last page that has it counts."""
+    if not extra:
+        merged = _bars.merge(pages)
+        return merged.ts_ms, merged.ohlcv
+    merged = _bars.merge([(ts_ms, rows[:ROWS]) for ts_ms, rows in pages])
+    ohlcv = np.empty((ROWS + extra, len(merged.ts_ms)))
+    ohlcv[:ROWS] = merged.ohlcv
+    for ts_ms, rows in pages:
+        ohlcv[ROWS:, np.searchsorted(merged.ts_ms, ts_ms)] = rows[ROWS:]
+    return merged.ts_ms, ohlcv
 
 
 def _after(page: Columns, timeframe: Timeframe, since_ms: int) -> int:

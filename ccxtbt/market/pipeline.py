@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ccxtbt.errors import TryLaterError
 from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.market.handover import Bar, Handover, Span
 from ccxtbt.market.history import Columns, download, empty
@@ -84,6 +85,10 @@ class Pipeline:
         First open not wanted; None: up to now, and on if there are streams.
     sink : Sink
         Where the bars go.
+    params : dict, optional
+        Extra parameters of ccxt's ``fetch_ohlcv``.
+    extra : Extra, optional
+        What is wanted beside prices and volume. A frame that has not got it closes no bar: REST is asked.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Pipeline:
         end_ms: int | None,
         sink: Sink,
         params: dict[str, Any] | None = None,
+        extra: Extra | None = None,
     ) -> None:
         self._connection = connection
         self._streams = streams
@@ -105,6 +111,8 @@ class Pipeline:
         self._end_ms = end_ms
         self._sink = sink
         self._params = params or {}
+        self._extra = extra
+        self._picked = [EXTRA_LINES.index(name) for name in extra.names] if extra is not None else []
         self._handover = Handover(timeframe)
         self._up = asyncio.Event()
         self._up_ms = 0
@@ -152,6 +160,9 @@ class Pipeline:
         """Take a bar from the stream."""
         if self._over:
             return
+        if self._picked:
+            closed = closed and bool(bar.extra)
+            bar = bar._replace(extra=tuple(bar.extra[i] for i in self._picked) if bar.extra else ())
         self._handover.frame(bar, closed)
         if self._live:
             self._deliver()
@@ -171,16 +182,19 @@ class Pipeline:
         if self._end_ms is not None:
             end_ms = min(end_ms, self._end_ms)
         if self._start_ms is None:
-            columns = await self._connection.fetch_page(self._symbol, self._timeframe.text, None, None, self._params)
+            columns = await self._page(None, None)
             keep = int(columns[0].searchsorted(end_ms))
             return columns[0][:keep], columns[1][:, :keep].copy()
         return await self._download(Span(self._start_ms, end_ms))
 
     async def _history_before_live(self, streams: Streams) -> Columns:
-        streams.subscribe(self._symbol, self._timeframe.text, self)
+        wide = self._extra is not None and self._extra.streamed
+        streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
         await self._up.wait()
         end_ms = await self._settled(self._up_ms)
-        columns = empty() if self._start_ms is None else await self._download(Span(self._start_ms, end_ms))
+        columns = (
+            empty(len(self._picked)) if self._start_ms is None else await self._download(Span(self._start_ms, end_ms))
+        )
         self._handover.history(columns[0], end_ms)
         return columns
 
@@ -281,9 +295,10 @@ class Pipeline:
         self._handover.corrections.clear()
 
     async def _download(self, span: Span) -> Columns:
-        async def fetch_page(since_ms: int, limit: int) -> Columns:
-            return await self._connection.fetch_page(self._symbol, self._timeframe.text, since_ms, limit, self._params)
+        limit = self._connection.facts.page_limit
+        return await download(self._page, self._timeframe, span.start_ms, span.end_ms, limit, len(self._picked))
 
-        return await download(
-            fetch_page, self._timeframe, span.start_ms, span.end_ms, self._connection.facts.page_limit
+    async def _page(self, since_ms: int | None, limit: int | None) -> Columns:
+        return await self._connection.fetch_page(
+            self._symbol, self._timeframe.text, since_ms, limit, self._params, self._extra
         )
