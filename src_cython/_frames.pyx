@@ -170,13 +170,15 @@ cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline, bint wide) no
             p = read_word(p, end, &kline.symbol)
         elif key == c'i':
             p = read_word(p, end, &kline.interval)
-        elif wide and key == c'n':
+        elif not wide:
+            p = skip_value(p, end)
+        elif key == c'n':
             p = read_count(p, end, &kline.extra[0])
             seen |= 128
-        elif wide and key == c'q':
+        elif key == c'q':
             p = read_price(p, end, &kline.extra[1])
             seen |= 256
-        elif wide and key == c'V':
+        elif key == c'V':
             p = read_price(p, end, &kline.extra[2])
             seen |= 512
         else:
