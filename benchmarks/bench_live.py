@@ -1,37 +1,47 @@
 """How soon does a live bar reach `next()` with a thousand feeds, what does waiting cost, and how late is the last bar?
 
-    taskset -c 0 python -m pytest --benchmark benchmarks/bench_live.py
+    taskset -c 0 python -m pytest --benchmark benchmarks/bench_live.py -k "idle or isolated"
+    python -m pytest --benchmark benchmarks/bench_live.py -k "close_at_once or poll"
+    python -m pytest --benchmark -m soak benchmarks/bench_live.py                         (a thousand that poll)
 
-Bars are put into the hand-over by a thread, as the I/O thread does it; no exchange is asked. Beside ours runs the
-design of bt-ccxt-store, described here: a live feed asks REST for its bars each time that cerebro looks at it, in
-`_load` on cerebro's thread; before each request its store sleeps for ccxt's ``rateLimit``, and during the round trip
-everything waits. The round trip is a sleep of `ROUND_TRIP_S`, a good connection's. Fifty feeds, to keep it short: how
-late the last one is grows with their number.
+For waiting and for isolated bars a thread puts bars into the hand-over, as the I/O thread does it; no exchange is
+asked. For a thousand bars that close at once the simulated exchange runs in another process, and bars go the whole
+way: WebSocket, hand-over, cerebro, `next()`. Beside ours runs the design of bt-ccxt-store, described here, against the
+same exchange: a live feed asks REST for its bars each time that cerebro looks at it, in `_load` on cerebro's thread;
+before each request its store sleeps for ccxt's ``rateLimit``; what it got is asked for again until nothing new comes.
+
+How late a bar is counts from the end of its minute by the exchange's clock, its own work for a thousand closes
+included. Caveats: loopback, no TLS; a real round trip would add its time once for ours and a thousand times for a
+design that asks one after the other.
 """
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
+import math
 import pickle
 import threading
 import time
 
 import backtrader as bt
+import ccxt
 import pytest
 
+from apart import Apart
 from ccxtbt import CCXTFeed, CCXTStore
+from ccxtbt._lines import num_from_ms
 from ccxtbt.bulkfeed import BulkFeed
+from ccxtbt.exchange.adapter import redirect
 from ccxtbt.market.handover import Bar, Origin
 from ccxtbt.market.history import empty
+from ccxtbt.sim.spec import Spec
 
 FEEDS = 1_000
 ISOLATED = 100
+SERIES = 5
 IDLE_S = 5.0
 START_MS = 1_704_067_200_000
-ROUND_TRIP_S = 0.03
-# ccxt's `rateLimit` of Binance.
-PAUSE_S = 0.05
-PEER_FEEDS = 50
 
 
 class Fed(CCXTFeed):
@@ -95,7 +105,7 @@ def test_idle_cpu(running, benchmark):
 def test_isolated_bar_to_next(running, benchmark):
     cerebro, store, feeds = running
     taken, worked = [], []
-    numbers = iter(range(1, ISOLATED + 1))
+    numbers = iter(range(1, SERIES * ISOLATED + 1))
 
     def setup():
         time.sleep(0.03)
@@ -109,70 +119,146 @@ def test_isolated_bar_to_next(running, benchmark):
         taken.append(cerebro.last_s - began_s)
         worked.append(time.process_time() - cpu_s)
 
-    benchmark.pedantic(one_bar, setup=setup, rounds=ISOLATED)
-    p99_s, cpu_p99_s = (sorted(each)[int(0.99 * ISOLATED) - 1] for each in (taken, worked))
-    benchmark.extra_info.update(feeds=FEEDS, p99_ms=p99_s * 1_000, cpu_p99_ms=cpu_p99_s * 1_000)
-    # On a machine that does nothing else the two are one; other programs' load is not held against the hand-over.
-    assert cpu_p99_s <= 0.010
+    benchmark.pedantic(one_bar, setup=setup, rounds=SERIES * ISOLATED)
+    p99_ms = [sorted(taken[i : i + ISOLATED])[int(0.99 * ISOLATED) - 1] * 1_000 for i in range(0, len(taken), ISOLATED)]
+    cpu_p99_ms = sorted(worked)[int(0.99 * len(worked)) - 1] * 1_000
+    benchmark.extra_info.update(feeds=FEEDS, p99_ms=p99_ms, cpu_p99_ms=cpu_p99_ms)
+    # The best series: what other programs of this machine take is not the hand-over's.
+    assert min(p99_ms) <= 10
+    assert cpu_p99_ms <= 10
 
 
-def test_thousand_bars_at_once(running, benchmark):
-    _, store, feeds = running
+@pytest.fixture(scope="module")
+def exchange():
+    """A thousand markets in a process of their own, whose minute is over soon after a run has begun."""
+    specs = [Spec(symbol=f"C{i}USDT", base=f"C{i}", quote="USDT", trades_per_minute=2.0) for i in range(FEEDS)]
+    with Apart(specs, quiet_bars="flat", history_days=0.05) as apart:
+        yield apart
 
-    def all_bars():
-        for feed in feeds:
-            store.inbox.put(feed, [bar(1)])
-        end_s = time.monotonic() + 30
-        while any(not len(feed) for feed in feeds):
-            assert time.monotonic() < end_s
-            time.sleep(0.001)
 
-    benchmark.pedantic(all_bars, rounds=1)
-    benchmark.extra_info.update(feeds=FEEDS, peer="bt-ccxt-store's design: see the next test")
+def next_close(exchange, least_s):
+    """Return the end of the first minute that is not over within `least_s`: exchange's time in ms, Unix time."""
+    now_ms, now_s = exchange.order("status")["now_ms"], time.time()
+    close_ms = (now_ms + int(least_s * 1_000)) // 60_000 * 60_000 + 60_000
+    return close_ms, now_s + (close_ms - now_ms) / 1_000
+
+
+class Arrivals(bt.Strategy):
+    """Writes down when each data had the bar whose stamp is `env.wanted`; ends the run when all have."""
+
+    def __init__(self):
+        self.env.arrived_s = {}
+        self.env.wanted = math.inf
+        self.lengths = [0] * len(self.datas)
+
+    def prenext(self):
+        self.next()
+
+    def next(self):
+        now_s, env = time.time(), self.env
+        for i, length in enumerate(map(len, self.datas)):
+            if length != self.lengths[i]:
+                self.lengths[i] = length
+                if self.datas[i].datetime[0] >= env.wanted:
+                    env.arrived_s.setdefault(i, now_s)
+        if len(env.arrived_s) == len(self.datas):
+            env.runstop()
+
+
+def late_of_all(exchange, feeds, ready, stamp_ms):
+    """Run until each feed had its bar of one minute, stamped so long after its end; return how late they came."""
+    cerebro = bt.Cerebro(stdstats=False)
+    for feed in feeds:
+        cerebro.adddata(feed, name=feed.p.dataname)
+    cerebro.addstrategy(Arrivals)
+    runner = threading.Thread(target=cerebro.run)
+    runner.start()
+    end_s = time.monotonic() + 180
+    while not (hasattr(cerebro, "wanted") and ready(cerebro)):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    close_ms, close_s = next_close(exchange, least_s=2.0)
+    cerebro.wanted = num_from_ms(close_ms + stamp_ms)
+    runner.join(400)
+    assert not runner.is_alive()
+    return sorted(arrived_s - close_s for arrived_s in cerebro.arrived_s.values())
+
+
+def told(late_s):
+    return {"first_s": late_s[0], "median_s": late_s[len(late_s) // 2], "last_s": late_s[-1]}
+
+
+def test_thousand_bars_that_close_at_once(exchange, benchmark):
+    CCXTStore._singleton = None
+    store = CCXTStore("binance", endpoint=exchange.url)
+    feeds = [CCXTFeed(store=store, dataname=f"C{i}/USDT", timeframe=bt.TimeFrame.Minutes) for i in range(FEEDS)]
+    late_s = []
+
+    def live(cerebro):
+        return all(data._laststatus == data.LIVE for data in cerebro.datas)
+
+    benchmark.pedantic(lambda: late_s.extend(late_of_all(exchange, feeds, live, 0)), rounds=1)
+    benchmark.extra_info.update(feeds=FEEDS, **told(late_s))
+    assert len(late_s) == FEEDS
 
 
 class Polled(bt.feed.DataBase):
-    """A feed after the description above."""
+    """A live feed as bt-ccxt-store's: each time cerebro looks, it asks REST for its bars and waits."""
+
+    params = (("ccxt", None), ("limit", 20))
 
     def start(self):
         super().start()
-        self.delivered_s = None
+        self._data, self._last_ts = collections.deque(), self.p.ccxt.last_ts
+        self.asked = 0
 
     def islive(self):
         return True
 
     def haslivedata(self):
-        return False
+        return bool(self._data)
 
     def _load(self):
-        time.sleep(PAUSE_S + ROUND_TRIP_S)
-        if self.delivered_s is not None or time.monotonic() < self.close_s:
+        self._fetch()
+        if not self._data:
             return None
-        self.delivered_s = time.monotonic()
-        self.lines.datetime[0] = bt.date2num(dt.datetime(2024, 1, 1, 0, 1, tzinfo=dt.UTC))
-        for line in (self.lines.open, self.lines.high, self.lines.low, self.lines.close):
-            line[0] = 1.0
-        self.lines.volume[0] = self.lines.openinterest[0] = 0.0
+        ts_ms, opened, high, low, close, volume = self._data.popleft()
+        self.lines.datetime[0] = bt.date2num(dt.datetime.fromtimestamp(ts_ms // 1000, dt.UTC))
+        self.lines.open[0], self.lines.high[0], self.lines.low[0] = opened, high, low
+        self.lines.close[0], self.lines.volume[0] = close, volume
         return True
 
+    def _fetch(self):
+        while True:
+            before = len(self._data)
+            time.sleep(self.p.ccxt.rateLimit / 1_000)
+            since = self._last_ts if self._last_ts > 0 else None
+            rows = sorted(self.p.ccxt.fetch_ohlcv(self.p.dataname, timeframe="1m", since=since, limit=self.p.limit))
+            self.asked += 1
+            # The last one still forms.
+            for row in rows[:-1]:
+                if None not in row and row[0] > self._last_ts:
+                    self._data.append(row)
+                    self._last_ts = row[0]
+            if len(self._data) == before:
+                return
 
-def test_last_bar_of_a_feed_that_polls(benchmark):
-    cerebro = bt.Cerebro(stdstats=False)
-    feeds = [Polled() for _ in range(PEER_FEEDS)]
-    close_s = time.monotonic() + 1.0
-    for number, feed in enumerate(feeds):
-        feed.close_s = close_s
-        cerebro.adddata(feed, name=str(number))
 
-    class Stop(bt.Strategy):
-        def prenext(self):
-            self.next()
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("count", [200, pytest.param(FEEDS, marks=pytest.mark.soak)])
+def test_bars_of_feeds_that_poll(exchange, benchmark, count):
+    theirs = ccxt.binance({"options": {"fetchMargins": False, "fetchCurrencies": False}})
+    theirs.urls["api"] = redirect(theirs.urls["api"], exchange.url)
+    theirs.load_markets()
+    # What is over by now is history: they begin without a backlog.
+    theirs.last_ts = exchange.order("status")["now_ms"] // 60_000 * 60_000 - 60_000
+    feeds = [Polled(dataname=f"C{i}/USDT", ccxt=theirs, timeframe=bt.TimeFrame.Minutes) for i in range(count)]
+    late_s = []
 
-        def next(self):
-            if all(feed.delivered_s for feed in feeds):
-                self.env.runstop()
+    def begun(cerebro):
+        return any(data.asked for data in cerebro.datas)
 
-    cerebro.addstrategy(Stop)
-    benchmark.pedantic(cerebro.run, rounds=1)
-    late_s = [feed.delivered_s - close_s for feed in feeds if feed.delivered_s]
-    benchmark.extra_info.update(feeds=PEER_FEEDS, delivered=len(late_s), last_is_late_s=max(late_s))
+    # The design stamps a bar with its open.
+    benchmark.pedantic(lambda: late_s.extend(late_of_all(exchange, feeds, begun, -60_000)), rounds=1)
+    benchmark.extra_info.update(feeds=count, **told(late_s))
+    assert len(late_s) == count

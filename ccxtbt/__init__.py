@@ -12,6 +12,7 @@ if missing := [
         "a checkout with 'pip install -e .'."
     )
 
+from ccxtbt.bracketorders import BracketOrder, BracketOrderManager, BracketState
 from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
@@ -24,6 +25,9 @@ from ccxtbt.compat.websocketfeed import WebSocketFeed
 from ccxtbt.exchange.retry import retry_with_backoff
 
 __all__ = [
+    "BracketOrder",
+    "BracketOrderManager",
+    "BracketState",
     "CCXTBroker",
     "CCXTFeed",
     "CCXTFeedWithVolumes",

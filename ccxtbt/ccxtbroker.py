@@ -9,6 +9,7 @@ from typing import Any
 
 import backtrader as bt
 
+from ccxtbt.bracketorders import BracketOrder, BracketOrderManager
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
@@ -86,6 +87,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         Longest pause, in seconds, between two looks at open orders; by default 10 beside the streams, 3 without.
     use_websocket : bool
         False: orders, fills and balances are only looked up, also where the exchange would push them.
+    flatten_excess : bool
+        True: where two orders that exclude each other were both filled before the cancel of the second arrived, the
+        excess is traded back at market at once. It is told in `notify_store` either way.
     debug
         Accepted from old scripts.
 
@@ -101,6 +105,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("check_interval", None),
         ("debug", False),
         ("use_websocket", True),
+        ("flatten_excess", False),
     )
 
     order_types: Mapping[int, str] = {}
@@ -120,6 +125,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk: Any = bt.brokers.BackBroker()
         self._no_commission = self._desk.comminfo[None]
         self.cerebro: Any = None
+        self._brackets = BracketOrderManager(self)
 
     def start(self) -> None:
         """Begin a run: live if any feed is."""
@@ -138,6 +144,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 dict(self._own_comminfo()),
                 self.p.check_interval or (POLL_S if streams else POLL_ALONE_S),
                 streams=streams,
+                flatten_excess=bool(self.p.flatten_excess),
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True
@@ -199,7 +206,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         """
         if not isinstance(self._desk, LiveDesk):
             raise ConfigError(f"amount({currency!r}) is of a live account: in a backtest ask getcash().")
-        return self._desk.amount(currency)
+        held: Decimal = self._desk.amount(currency)
+        return held
 
     def setcash(self, cash: float) -> None:
         """Set the money with which a backtest begins; a live account's cannot be set."""
@@ -273,10 +281,35 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         """Ask to cancel an order; its notification comes when it is done."""
         return self._desk.cancel(order)
 
+    def create_bracket_order(
+        self,
+        data: Any,
+        size: float,
+        entry_price: float | None,
+        stop_price: float,
+        limit_price: float,
+        entry_type: int | None = None,
+        side: str = "buy",
+    ) -> BracketOrder:
+        """Order an entry with a stop and a target; see `BracketOrderManager.create_bracket`."""
+        made = self._brackets.create_bracket(data, size, entry_price, stop_price, limit_price, side, entry_type)
+        return self._brackets.brackets[made.ref]
+
+    def get_bracket_manager(self) -> BracketOrderManager:
+        """Return the manager of the brackets that `create_bracket_order` made."""
+        return self._brackets
+
     def _order(self, side: str, owner: Any, data: Any, size: float, price: float | None, kwargs: dict[str, Any]) -> Any:
+        quote_size = kwargs.pop("quote_size", None)
         if not isinstance(self._desk, LiveDesk):
             kwargs.pop("params", None)
+            if quote_size is not None:
+                size = self.getcommissioninfo(data).getsize(data.close[0], quote_size)
             return getattr(self._desk, side)(owner, data, size, price, **kwargs)
+        if kwargs.get("exectype") == bt.Order.StopTrailLimit and (price is None or kwargs.get("plimit") is None):
+            raise ConfigError(
+                "A StopTrailLimit takes price= and plimit=, whose distance its limit keeps from its trigger: give both."
+            )
         named = {name: kwargs.pop(name, None) for name in SIZES_IN_ORDER[1:]}
         named |= {
             "pricelimit": named.pop("plimit"),
@@ -285,11 +318,15 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
             "transmit": kwargs.pop("transmit", True),
         }
         kwargs.pop("histnotify", None)
+        # backtrader tells nothing of a Historical order else, not even that it is refused.
+        named["histnotify"] = True
+        # Its span counts from now; backtrader would count from the stamp of a bar, which may be an hour old.
+        valid = named.pop("valid")
         params = {**kwargs.pop("params", {}), **kwargs}
         named |= {"side": side, "owner": owner, "data": data, "size": size, "price": price}
         order = CCXTOrder(**named)
         order.addinfo(**params)
-        self._desk.take(order, params)
+        self._desk.take(order, params, valid, quote_size)
         return order
 
     def _wallet_of(self, currency: str) -> tuple[float, float]:

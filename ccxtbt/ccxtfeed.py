@@ -8,22 +8,22 @@ import logging
 import math
 from collections import deque
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, get_args
 
 import backtrader as bt
 import numpy as np
 
 from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Stamp
-from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.ccxtstore import CCXTStore, open_archive
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
-from ccxtbt.market.handover import Bar
+from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
-from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.market.pipeline import Pipeline, Source, State
 from ccxtbt.market.sessions import Sessions
 from ccxtbt.resampled import (
     BarClone,
@@ -131,10 +131,22 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         and time zone, such as ``('09:30', '16:00', 'mon-fri', 'America/New_York')``; see `ccxtbt.market.sessions`.
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
+    archive : bool, path or None
+        Keep the history on disk, as the store's own argument says; None: as the store does.
+    progress : callable or None
+        Hears how far the download of the history is (`ccxtbt.market.history.Progress`), on the store's I/O thread.
+    source : {'auto', 'ohlcv', 'trades', 'poll'}
+        Where live bars come from: the exchange's stream of bars, bars built from its stream of trades, or REST, asked
+        just after each close. ``'auto'`` takes the first of them that the exchange offers.
+    gaps : {'none', 'flat', 'raise'}
+        What to make of bars in which nobody traded: nothing; a flat bar at the last close, with volume 0 and origin
+        synthetic; or `DataError`.
+    check_interval : float or None
+        Longest pause between two polls, in seconds; None: as long as the bars.
     store : CCXTStore
         The account; or ``exchange``, ``currency``, ``config``, ... to make one. ``exchange`` alone names the account
         that was last opened there, if there is one.
-    backfill_start, ohlcv_limit, drop_newest, debug, check_interval
+    backfill_start, ohlcv_limit, drop_newest, debug
         Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
         change nothing: paging never stops short, and a forming bar is delivered with ``partial=True`` alone.
 
@@ -152,9 +164,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     A subclass whose ``lines`` are named ``trades`` (how many there were), ``quote_volume`` (in quote currency) or
     ``taker_buy_volume`` (that part of the volume in which the buyer took) has these filled from the exchange's bars,
     as `CCXTFeedWithVolumes` does with all three. They are read from the same answers and frames as prices; where the
-    frames of an exchange lack them, each live bar is asked of REST when it is over, and comes about a second later.
-    Where ccxt alone can read an answer they are NaN, with a warning. Backtrader's own resampling drops such lines,
-    `resampled` sums them. Other lines of a subclass are its own to fill.
+    frames of an exchange lack them, each live bar is asked of REST when it is over, and comes some seconds later.
+    Where ccxt alone can read an answer they are NaN, with a warning; in a flat bar of ``gaps='flat'`` they are 0.
+    The archive keeps no such lines: a feed that has them asks the exchange for all of its history. Backtrader's own
+    resampling drops them, `resampled` sums them. Other lines of a subclass are its own to fill.
     """
 
     params: Any = (
@@ -165,6 +178,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ("drop_newest", True),
         ("debug", False),
         ("check_interval", None),
+        ("archive", None),
+        ("progress", None),
+        ("source", "auto"),
+        ("gaps", "none"),
         ("partial", False),
         ("align", None),
         ("sessions", None),
@@ -174,7 +191,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: deque[list[Bar] | State] = deque()
+        self._held: deque[list[Bar] | State | Exception] = deque()
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None
         self._forming: FormingBar | None = None
@@ -185,6 +202,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self.given_ms: int | None = None
         self.corrections = 0
         self.origins: dict[str, int] = {}
+        self.counts = Counts()
 
     def islive(self) -> bool:
         """Whether live bars follow the history."""
@@ -275,7 +293,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         try:
             for feed in feeds:
                 feed.launch()
-            ts_ms, ohlcv = self.store.outcome(self.launch(), empty())
+            ts_ms, ohlcv, origin = self.store.outcome(self.launch(), (*empty(), empty()[0]))
         except BaseException as error:
             # This run ends before it has begun; the next one loads anew.
             for feed in feeds:
@@ -283,7 +301,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             if isinstance(error, Exception):
                 raise as_ours(error, f"Loading the bars of {self.p.dataname}") from error
             raise
-        self.origins = {"rest": len(ts_ms)}
+        self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
         self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.set_columns(*self._in_session(ts_ms, self._spread(ohlcv)))
         if self.p.fromdate is not None:
@@ -356,6 +374,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             )
         return stamp
 
+    def check(self) -> None:
+        """Find what can be found wrong with this feed's arguments before the exchange is asked.
+
+        Raises
+        ------
+        ConfigError
+            The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
+        """
+        self.store.get_granularity(self.p.timeframe, self.p.compression)
+        self._span_ms()
+
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.
 
@@ -369,10 +398,11 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         if self._sink is not None:
             return self._sink.promise
         store = self.store
+        self.check()
         store.start()
         symbol = store.checked_symbol(self.p.dataname, "dataname")
         self._hours = self._checked_hours()
-        timeframe = timeframes.parse(store.get_granularity(self.p.timeframe, self.p.compression))
+        timeframe = self._length()
         sink = _Sink(self, timeframe)
         pipeline = Pipeline(
             store.connection,
@@ -382,8 +412,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             *self._span_ms(),
             sink,
             self.p.fetch_ohlcv_params,
-            self._checked_extra(symbol),
+            store.archive if self.p.archive is None else open_archive(self.p.archive),
+            self.p.progress,
+            source=self._one_of("source", get_args(Source)),
+            gaps=self._one_of("gaps", get_args(Gaps)),
+            polls=store.polls,
+            longest_poll_ms=None if self.p.check_interval is None else int(1000 * self.p.check_interval),
+            extra=self._checked_extra(symbol),
         )
+        self.counts = pipeline.counts
         self._sink = sink
         store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
         return sink.promise
@@ -404,18 +441,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         glimpsed = self._forming is not None and self._forming.waiting
         return bool(self.pending or self._held or self.notifs or len(self) < self.buflen() or glimpsed)
 
-    def receive(self, item: list[Bar] | State) -> None:
+    def receive(self, item: list[Bar] | State | Exception) -> None:
         """Take bars or a change of state from the inbox, in the order in which they happened."""
         if self._held:
             self._held.append(item)
-        elif isinstance(item, State):
-            # A state that follows bars is told only when those bars have been delivered.
-            if self.pending or len(self) < self.buflen():
-                self._held.append(item)
-            else:
-                self._tell(item)
-        else:
+        elif isinstance(item, list):
             self._queue_bars(item)
+        elif self.pending or len(self) < self.buflen():
+            # A state that follows bars is told only when those bars have been delivered.
+            self._held.append(item)
+        else:
+            self._tell(item)
 
     def glimpse(self, bar: Bar, at_ms: int, after_ms: int | None) -> None:
         """Take the forming bar as it was at a time of the exchange's clock, and the closed one that it follows."""
@@ -427,7 +463,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             stamp_ms = max(bar.ts_ms + 1, min(at_ms, self._stamp_of(bar.ts_ms) - 1))
         self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms, self._placed(bar.extra) if self._filled else ()))
 
-    def _tell(self, state: State) -> None:
+    def _tell(self, state: State | Exception) -> None:
+        if isinstance(state, Exception):
+            raise state
         if state is State.DISCONNECTED:
             self.finish()
         self.put_notification(getattr(self, state.name))
@@ -448,12 +486,28 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """All bars are delivered: tell the states that waited for that, up to the next bars."""
         while self._held and not self.pending:
             item = self._held.popleft()
-            if isinstance(item, State):
-                self._tell(item)
-            else:
+            if isinstance(item, list):
                 self._queue_bars(item)
+            else:
+                self._tell(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
+
+    def _length(self) -> timeframes.Timeframe:
+        """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""
+        pair = self.p.timeframe, self.p.compression
+        try:
+            return timeframes.parse(self.store.get_granularity(*pair))
+        except NotOfferedError:
+            if self.p.source != "trades" or self.p.historical:
+                raise
+            return timeframes.parse(timeframes.from_backtrader(*pair))
+
+    def _one_of(self, name: str, offered: tuple[str, ...]) -> Any:
+        value = getattr(self.p, name)
+        if value not in offered:
+            raise ConfigError(f"{name}={value!r} of {self.p.dataname} is unknown: give one of {', '.join(offered)}.")
+        return value
 
     def _checked_grace_s(self) -> float:
         align = self.p.align
@@ -520,17 +574,20 @@ class _Sink:
         if self._glimpse.put(bar, at_ms, self._last_ms):
             self._inbox.put(self._glimpse, None)
 
-    def receive(self, item: list[Bar] | State) -> None:
+    def receive(self, item: list[Bar] | State | Exception) -> None:
         """Hand an item on; runs on cerebro's thread."""
         if self.feed._sink is self:
             self.feed.receive(item)
 
-    def history(self, ts_ms: Any, ohlcv: Any) -> None:
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
-        self.promise.set_result((ts_ms, ohlcv))
+        self.promise.set_result((ts_ms, ohlcv, origin))
 
     def failed(self, error: Exception) -> None:
-        self.promise.set_exception(error)
+        if self.promise.done():
+            self._inbox.put(self, error)
+        else:
+            self.promise.set_exception(error)
 
     def bars(self, bars: list[Bar]) -> None:
         self._last_ms = bars[-1].ts_ms
@@ -551,9 +608,10 @@ class _Sink:
         close_ms = timeframes.next_ms(self._timeframe, self._last_ms)
         return Slot(close_ms if gather else None, timeframes.next_ms(self._timeframe, close_ms), self._grace_s)
 
-    def correction(self, kept: Bar, came: Bar) -> None:
+    def correction(self, kept: Bar | None, came: Bar) -> None:
         self.feed.corrections += 1
-        text = f"{self.feed.p.dataname}: the bar {kept} came again as {came}; the first is kept."
+        what = "a bar that had been found not to exist came late" if kept is None else f"the bar {kept} came again"
+        text = f"{self.feed.p.dataname}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
         self.feed.store.put_notification(text)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.budgets import BudgetStats
@@ -17,10 +19,16 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.facts import Facts
 from ccxtbt.inbox import Inbox, inbox_of
+from ccxtbt.market.polls import Polls
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.timeframes import GRANULARITIES, from_backtrader
 from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
+from ccxtbt.trading.journal import Journal, default_path
+from ccxtbt.trading.limits import Halt, Limits
+
+if TYPE_CHECKING:
+    from ccxtbt.market.archive import Archive
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,25 @@ FIRST_SLEEP_S = 0.25
 LONGEST_SLEEP_S = 1.0
 # A live data that is not ours has a queue of its own, which only a pass of cerebro looks into.
 PATIENCE_BESIDE_OTHERS_S = 0.01
+
+
+def open_archive(wanted: bool | str | os.PathLike[str] | None) -> Archive | None:
+    """Return the archive that an argument asks for: True is the user's cache folder, a path another one.
+
+    Raises
+    ------
+    ConfigError
+        The packages that it needs are not installed.
+    """
+    if wanted is None or wanted is False:
+        return None
+    try:
+        from ccxtbt.market.archive import Archive
+    except ImportError as error:
+        raise ConfigError(
+            f"archive={wanted!r} needs the package {error.name}: install it with pip install 'ccxtbt[archive]'."
+        ) from error
+    return Archive(None if wanted is True else wanted)
 
 
 class _OnePerAccount(type):
@@ -130,6 +157,19 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         ``'always'``: also before.
     stamp : str or None
         Datetime of bars: ``'open'``, ``'close'``, ``'close-1ms'``; None: the close (of a day and above: 1 ms before).
+    journal : str, path, bool or None
+        SQLite file in which each order is kept before it is sent; True: one for each account in the user's folder of
+        data; None: nothing is kept, so that after a crash nobody knows what was sent.
+    max_order_value : float or None
+        Largest value of one order, in the market's quote currency; one above it is rejected before it is sent.
+    max_open_orders : int or None
+        How many orders may be open at once.
+    max_position : float or None
+        Largest position in one market, in base, if all open orders of its side were filled. Exits of brackets are sent
+        whatever the limits: they make positions smaller.
+    archive : bool or path
+        Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
+        cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
 
     Raises
     ------
@@ -156,6 +196,11 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         orders: str = "live",
         stamp: str | None = None,
         max_retries: int | None = None,
+        journal: str | os.PathLike[str] | bool | None = True,
+        max_order_value: float | None = None,
+        max_open_orders: int | None = None,
+        max_position: float | None = None,
+        archive: bool | str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(exchange, str):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
@@ -167,18 +212,37 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.debug = debug
         self.orders = orders
         self.stamp = stamp
+        self.archive = open_archive(archive)
         self.exchange_id = exchange
         self.sandbox = sandbox
         self.keyless = False
         secret = repr(sorted((name, value) for name, value in config.items() if isinstance(value, str)))
         fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-        self.key = (exchange, fingerprint, sandbox, currency, endpoint, orders, stamp, clock and id(clock))
+        self.limits = Limits.of(max_order_value, max_open_orders, max_position)
+        self.key = (
+            exchange,
+            fingerprint,
+            sandbox,
+            currency,
+            endpoint,
+            orders,
+            stamp,
+            clock and id(clock),
+            journal,
+            self.limits,
+            repr(self.archive),
+        )
         self.connection = Connection(
             Account(exchange, config, sandbox, endpoint), clock=clock, facts=facts, retries=self.retries, tap=self._tap
         )
         self.connection.notice = self.put_notification
         self.streams = Streams(self.connection)
         self.watches = Watches(self.connection)
+        self.polls = Polls()
+        self.halted = ""
+        self.desk: Any = None
+        self.journal: Journal | None = None
+        self._journal_asked = journal
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -278,7 +342,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         NotOfferedError
             The exchange has no OHLCV, or not this timeframe.
         """
-        exchange = self.connection.rest or self.exchange
+        exchange = self.connection.rest or self.connection.description
         if not exchange.has.get("fetchOHLCV"):
             raise NotOfferedError(
                 f"{self.exchange_id} offers no OHLCV through ccxt: take the data from another exchange."
@@ -296,14 +360,31 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             cerebro.run = _Run(cerebro)
 
     def start(self, data: Any = None, broker: Any = None) -> None:
-        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here."""
+        """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here.
+
+        Raises
+        ------
+        ConfigError
+            The exchange, the credentials or what a feed of this store asks for cannot be right.
+        TryLaterError
+            The exchange does not answer.
+        """
         self._datas_seen = 0
+        if not self.connection.running and not self.keyless:
+            # What is known to be wrong without asking is said without asking.
+            for feed in self._env.datas if self._env is not None else ():
+                if isinstance(feed, CCXTStore.DataCls) and feed.store is self:
+                    feed.check()
         with self.connection.life:
             self._runs_for_guests = False
             self._connect()
 
     def stop(self) -> None:
-        """Disconnect: end the tasks, the sockets and the I/O thread."""
+        """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""
+        # In this order: what the journal lets go when it closes still finds the I/O thread.
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
         self.connection.stop()
 
     def join(self, guest: object) -> None:
@@ -353,6 +434,45 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
                 f"such as 'BTC/USDT'.{hint}"
             )
         return str(symbol)
+
+    def open_journal(self) -> Journal | None:
+        """Open the journal of the account for a run that may order; None where none is wanted.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be used, or another run has it.
+        """
+        if self.journal is None and self._journal_asked:
+            account = f"{self.exchange_id}-{self.connection.fingerprint}"
+            asked = self._journal_asked
+            path = default_path(account) if asked is True else Path(asked).expanduser()
+            journal = Journal(path, account, self.put_notification, self.connection.clock.now_ms)
+            journal.open()
+            self.journal = journal
+            logger.info("Orders at %s are kept in %s.", self.exchange_id, path)
+        return self.journal
+
+    def halt(self, reason: str) -> None:
+        """Cancel all open orders of the run and refuse new ones until `resume`; callable from any thread.
+
+        The exits of brackets are orders too: what is held stays, without them.
+
+        Parameters
+        ----------
+        reason : str
+            Told in `notify_store` and as the reason of each order that is refused.
+        """
+        self.halted = reason or "without a reason"
+        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self.halted)
+        self.put_notification(f"Halted: {self.halted}. All open orders are cancelled and new ones refused.")
+        if self.desk is not None:
+            self.inbox.put(self.desk, Halt(self.halted))
+
+    def resume(self) -> None:
+        """Accept orders again after a `halt`."""
+        self.halted = ""
+        self.put_notification("Resumed: orders are sent again.")
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.
@@ -410,6 +530,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         if reached:
             self._patience_s = FIRST_SLEEP_S
             # A feed is reached through the sink of its run.
+            # One pass of cerebro takes one bar of a feed: who was given several must be looked at until all are gone.
             self._awake.update(feed for each in reached if (feed := getattr(each, "feed", None)) is not None)
 
     def _look_at_datas(self) -> None:

@@ -272,6 +272,8 @@ def run(plan: Plan, exchange: Exchange, console: Console) -> Report:
             config={"apiKey": API_KEY, "secret": SECRET},
             endpoint=server.url,
             clock=Clock(rate=plan.speed),
+            # The exchange ends with the demo: nobody will ask what was sent to it.
+            journal=None,
         )
         cerebro = bt.Cerebro(stdstats=False)
         start_ms = live_ms - plan.history * plan.bar_ms

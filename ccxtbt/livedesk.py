@@ -6,7 +6,6 @@ learns comes back through the store's inbox.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 import time
@@ -18,17 +17,23 @@ from typing import Any
 
 import backtrader as bt
 
+from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.errors import CCXTBTError, ConfigError, NotOfferedError
-from ccxtbt.trading.books import Book
-from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Send
+from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.livebooks import LiveBooks
+from ccxtbt.trading.armed import Armed
+from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
 from ccxtbt.trading.courier import Courier, Down, News, Up
+from ccxtbt.trading.ids import NONCE_BITS, ClientIds
+from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
+from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
-from ccxtbt.trading.orders import request_of
+from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.reports import OrderFact
 from ccxtbt.trading.rules import Rules, Side
-from ccxtbt.trading.sizes import CommInfo, Position, Size, resize
+from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
+    WORKING,
     Accepted,
     Amend,
     Canceled,
@@ -44,6 +49,7 @@ from ccxtbt.trading.states import (
     Submitted,
     Transition,
 )
+from ccxtbt.trading.validity import native_params, until_ms, utc
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +62,30 @@ POLL_ALONE_S = 3.0
 # Finished orders are let go of in batches; the states keep 10,000 of them for late messages.
 KEEP_LEGS = 20_000
 
-STOPS = frozenset({bt.Order.Stop, bt.Order.StopLimit})
+# How long an exchange that ends orders by itself may be late with it, before we cancel.
+EXPIRY_GRACE_MS = 5_000
+
+
+@dataclass(slots=True)
+class Member:
+    """An order as the strategy gave it.
+
+    Attributes
+    ----------
+    order : backtrader.Order
+        What `buy` or `sell` made.
+    params : mapping
+        The user's parameters for the exchange.
+    quote_size : float, str, Decimal or None
+        Quote to spend instead of a size.
+    until_ms : int or None
+        When its validity is over, by the exchange's clock.
+    """
+
+    order: Any
+    params: Mapping[str, Any]
+    quote_size: Any = None
+    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +94,7 @@ class Leg:
 
     Attributes
     ----------
-    order : backtrader.Order
+    member : Member
         Whose it is.
     state : OrderState
         How it stands.
@@ -73,20 +102,17 @@ class Leg:
         Which of the order's legs it is; 0 where there is only one.
     """
 
-    order: Any
+    member: Member
     state: OrderState
     number: int = 0
 
-
-@dataclass(slots=True)
-class Member:
-    """An order of a bracket, or one that waits for the last of its bracket to be transmitted."""
-
-    order: Any
-    params: Mapping[str, Any]
+    @property
+    def order(self) -> Any:
+        """Backtrader's order."""
+        return self.member.order
 
 
-class LiveDesk(bt.BrokerBase):
+class LiveDesk(LiveBooks):
     """Sends orders and keeps the books; the part of `CCXTBroker` that a live run uses.
 
     Parameters
@@ -105,6 +131,8 @@ class LiveDesk(bt.BrokerBase):
         Longest pause between two looks at open orders.
     streams : bool
         Listen to the account's streams where the exchange has them.
+    flatten_excess : bool
+        Trade back at once what orders that exclude each other have traded too much.
     """
 
     def __init__(
@@ -117,35 +145,41 @@ class LiveDesk(bt.BrokerBase):
         poll_s: float = POLL_S,
         *,
         streams: bool = True,
+        flatten_excess: bool = False,
     ) -> None:
-        super().__init__()
-        self.store = store
-        self.cerebro = cerebro
-        self.comminfo = comminfo
-        self.positions: dict[Any, Position] = {}
+        store.start()
+        self._keyed = store.connection.keyed
+        self._journal = store.open_journal() if self._keyed else None
+        self._courier = Courier(store.connection, self._put, mappings, self._journal, streams=streams)
+        super().__init__(store, cerebro, comminfo, self._courier.rules)
         self.notifs: deque[Any] = deque()
         self.open_orders = OpenOrders()
-        self.wallet = store.wallet
-        self.startingcash = self.startingvalue = 0.0
         self._order_types = order_types
+        self._flatten_excess = flatten_excess
         self._poll_s = poll_s
-        self._courier = Courier(store.connection, self._put, mappings, streams=streams)
-        self._rules: dict[str, Rules] = {}
-        self._opening: dict[str, Decimal] = {}
-        self._books: dict[str, Book] = {}
+        # `order.ref` begins at 1 in each process, and is no id.
+        nonce, first = (
+            (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
+        )
+        self._ids = ClientIds(store.connection.facts, nonce, first)
         self._states = Orders()
         self._legs: dict[str, Leg] = {}
         self._last_leg: dict[int, Leg] = {}
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
+        self._groups: dict[int, Group] = {}
+        # What orders that exclude each other have traded too much, until they have all ended.
+        self._excess: dict[Bracket | Group, Decimal] = {}
+        self._armed: dict[int, Armed] = {}
+        # When the validity of open orders is over, and those whose time has come.
+        self._until: dict[int, tuple[int, Any]] = {}
+        self._overdue: set[int] = set()
+        self._linked: set[int] = set()
         self._cancelling: set[str] = set()
         # Orders that have ended and still miss something: a fill, their final amount, or their cancel.
         self._unsettled: set[str] = set()
-        # Bars of each data that brackets have been shown.
+        # Bars of each data that brackets and armed orders have been shown.
         self._priced: dict[Any, int] = {}
-        # The run's own part of client ids: `order.ref` begins at 1 in each process.
-        self._run_id = secrets.token_hex(5)
-        self._numbers = itertools.count(1)
         self._looked_s = time.monotonic()
         self._look_soon = False
 
@@ -155,26 +189,24 @@ class LiveDesk(bt.BrokerBase):
         """Learn what the account holds, and listen to it from now on."""
         super().start()
         self.store.start()
-        if self._courier.keyed:
+        self.store.desk = self
+        if self._keyed:
             self.wallet.update(self._courier.fetch_balance())
             self._courier.follow()
-        self._opening = self.wallet.totals()
-        self.startingcash = self.getcash()
-        self.startingvalue = self.getvalue()
+        self.open_books()
 
     def stop(self) -> None:
         """End the run; orders that are open stay open at the exchange, and that is said."""
+        self.store.desk = None
         left = self._states.open()
         if left:
             logger.warning("The run ends with %d open orders at %s: %s", len(left), self.store.exchange_id, left)
 
     def next(self) -> None:
-        """Show brackets the price, and look up open orders when the safety net is due."""
-        for bracket, member in list(self._members.values()):
-            data = member.order.data
-            if member.order.parent is None and len(data) != self._priced.get(data, 0):
-                self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
-        self._priced = {data: len(data) for data in self.cerebro.datas}
+        """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""
+        self._show_prices()
+        if self._until:
+            self._expire()
         now_s = time.monotonic()
         if now_s - self._looked_s < (HINT_S if self._look_soon else self._poll_s):
             return
@@ -182,15 +214,46 @@ class LiveDesk(bt.BrokerBase):
         self._look_soon = False
         waiting = self._states.open()
         waiting += [self._legs[client_id].state for client_id in self._unsettled if self._legs[client_id].state.done]
-        if waiting and self._courier.keyed:
+        if waiting and self._keyed:
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
             self._courier.cancel(client_id, self._legs[client_id].state.symbol)
 
+    def _show_prices(self) -> None:
+        """Show each new bar to the orders that are watched here."""
+        fresh = [data for data in self.cerebro.datas if len(data) != self._priced.get(data, 0)]
+        if not fresh:
+            return
+        self._priced |= {data: len(data) for data in fresh}
+        for bracket, member in list(self._members.values()):
+            data = member.order.data
+            if member.order.parent is None and any(data is each for each in fresh):
+                self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
+        for ref, armed in list(self._armed.items()):
+            market = self._market(armed.order.data)
+            if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
+                self._fire(ref)
+
+    def _expire(self) -> None:
+        """Cancel the orders whose validity is over."""
+        now_ms = self.store.connection.clock.now_ms()
+        over = [ref for ref, (end_ms, _) in self._until.items() if now_ms >= end_ms]
+        for ref in over:
+            if ref in self._until:
+                _, order = self._until.pop(ref)
+                self._overdue.add(ref)
+                bracket, _ = self._members.get(ref, (None, None))
+                if bracket is not None and bracket.is_exit(ref) and bracket.rest:
+                    self._warn(
+                        f"The validity of order {ref}, an exit, is over: {bracket.rest} is held, and its bracket ends. "
+                        "Give exits a later validity than their entry."
+                    )
+                self.cancel(order)
+
     # Orders
 
-    def take(self, order: Any, params: Mapping[str, Any]) -> None:
+    def take(self, order: Any, params: Mapping[str, Any], valid: Any = None, quote_size: Any = None) -> None:
         """Take an order from a strategy: send it, or keep it until its bracket is complete. Returns at once.
 
         Parameters
@@ -199,10 +262,20 @@ class LiveDesk(bt.BrokerBase):
             As `buy` or `sell` made it.
         params : mapping
             What the user passes to the exchange.
+        valid : datetime, date, timedelta, number or None
+            Until when it is good.
+        quote_size : float, str, Decimal or None
+            Quote to spend, instead of the order's size.
         """
-        member = Member(order, params)
+        try:
+            member = Member(order, params, quote_size, self._until_of(order, valid))
+        except ConfigError as error:
+            self._refuse(order, str(error))
+            return
         parent = order.parent
-        if parent is None and order.transmit:
+        if order.oco is not None:
+            self._send_exclusive(member)
+        elif parent is None and order.transmit:
             self._send(member)
         elif parent is None:
             self._untransmitted[order.ref] = [member]
@@ -219,26 +292,33 @@ class LiveDesk(bt.BrokerBase):
         """Ask to cancel an order; its notification comes when it is done. Returns at once."""
         if order.ref in self._untransmitted:
             for member in self._untransmitted.pop(order.ref):
-                member.order.cancel()
+                self._end(member.order, Status.CANCELED)
                 self._notify(member.order)
         elif order.ref in self._members:
             bracket, _ = self._members[order.ref]
             self._act(bracket, bracket.cancel(order.ref))
+        elif order.ref in self._armed:
+            self._disarm(order.ref)
         else:
             self._cancel_leg(order.ref)
 
-    def receive(self, item: News) -> None:
+    def receive(self, item: News | Halt) -> None:
         """Take what the courier has learnt."""
         if isinstance(item, Up):
             # What happened while nobody listened is asked for at once.
             self._looked_s = 0.0
         elif isinstance(item, Down):
             self.store.put_notification(f"The stream of orders broke ({item.reason}); fills are looked up meanwhile.")
+        elif isinstance(item, Halt):
+            for order in self.open_orders:
+                self.cancel(order)
         elif isinstance(item, dict):
             self.wallet.update(item)
         else:
             state, told = self._states.apply(item)
             if state is not None:
+                if told and self._journal is not None:
+                    self._journal.note(Told(state.client_id, tuple(told), state.order_id, state.filled, state.cost))
                 leg = self._legs[state.client_id]
                 if isinstance(item, OrderFact) and item.raw is not None and self._last_leg.get(leg.order.ref) is leg:
                     leg.order.hear(item.raw)
@@ -253,115 +333,236 @@ class LiveDesk(bt.BrokerBase):
         """Return the next order that changed; None if there is none."""
         return self.notifs.popleft() if self.notifs else None
 
-    def getcash(self) -> float:
-        """Return the account's money in the store's currency, by the opening balance and the fills since."""
-        return float(self.amount(self.store.currency or ""))
-
-    get_cash = getcash
-
-    def amount(self, currency: str) -> Decimal:
-        """Return what is held of a currency, free and locked, by the opening balance and all fills since."""
-        flows = (book.flows.get(currency, Decimal(0)) for book in self._books.values())
-        return sum(flows, self._opening.get(currency, Decimal(0)))
-
-    def getvalue(self, datas: Any = None) -> float:
-        """Return cash and positions at the last price; of `datas`, the value of their positions alone."""
-        if datas is not None:
-            return sum(self._worth(data) for data in datas)
-        # Of the datas that share a position, the one whose bar is the latest tells its price.
-        latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
-        return self.getcash() + sum(self._worth(data) for data in latest.values())
-
-    get_value = getvalue
-
-    def getposition(self, data: Any, clone: bool = True) -> Position:
-        """Return the position in a market, which all its datas share: other timeframes, resampled ones."""
-        position = self.positions.get(data)
-        if position is None:
-            market = self._market(data)
-            same = (held for other, held in self.positions.items() if self._market(other) == market)
-            position = self.positions[data] = next(same, Position())
-        return position.clone() if clone else position
-
-    def orderstatus(self, order: Any) -> int:
-        """Return an order's status."""
-        return int(order.status)
-
-    def getcommissioninfo(self, data: Any) -> Any:
-        """Return the CommInfo of a data: the user's own, else one with the market's fees."""
-        for name in (data._name, None):
-            if name in self.comminfo:
-                return self.comminfo[name]
-        rules = self.rules_of(data)
-        return self.comminfo.setdefault(data._name, CommInfo(commission=float(rules.fee_rate), lot=rules.lot))
-
-    def rules_of(self, data: Any) -> Rules:
-        """Return what the market of a data accepts.
-
-        Raises
-        ------
-        ConfigError
-            The data is not of this store.
-        """
-        symbol = self._symbol(data)
-        if symbol not in self._rules:
-            self._rules[symbol] = self._courier.rules(symbol)
-        return self._rules[symbol]
-
-    @staticmethod
-    def source(data: Any) -> Any:
-        """Return the feed on which a data stands: itself, or what it is resampled or replayed from."""
-        while not isinstance(data, CCXTStore.DataCls) and getattr(data, "_clone", False):
-            data = data.data
-        return data
-
     # Sending
 
-    def _send(self, member: Member, action: Send | None = None) -> str:
-        """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be."""
+    def _send(self, member: Member, action: Send | None = None, *, due: bool = False, freely: bool = False) -> str:
+        """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
+
+        `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
+        the state of its data and the user's limits.
+        """
         order = member.order
         try:
+            if self.store.halted:
+                raise OrderRefusedError(f"The store is halted ({self.store.halted}): nothing is sent.")
             # An exit protects what is held: it goes out also when its data is not LIVE.
-            if action is None:
+            free = freely or due or action is not None
+            if not free:
                 self._check(order)
-            rules = self.rules_of(order.data)
+            rules, facts = self.rules_of(order.data), self.store.connection.facts
+            triggered = due or (action is not None and action.triggered)
+            waits = not triggered and waits_here(order, rules, self._order_types, facts.trailing_params)
+            number, client_id = (0, "") if waits else self._ids.next()
             request = request_of(
                 order,
                 rules,
-                f"bt{self._run_id}{next(self._numbers):x}",
-                params=member.params,
+                client_id,
+                params=member.params if triggered or waits else {**self._expiry(member, rules), **member.params},
                 order_types=self._order_types,
-                client_id_param=self.store.connection.facts.client_id_param,
+                client_id_param=facts.client_id_param,
+                trailing_params=facts.trailing_params,
                 size=None if action is None else action.size,
-                triggered=action is not None and action.triggered,
+                cost=member.quote_size,
+                triggered=triggered or waits,
             )
+            if not free:
+                self._check_limits(order, request, rules)
             state = OrderState.of(request)
-            self._states.add(state)
+            if not waits:
+                self._states.add(state)
         except CCXTBTError as error:
-            if action is None:
+            # What a bracket sends, it ends too.
+            if action is None and not (due and order.ref in self._members):
                 self._refuse(order, str(error))
             return str(error)
         for note in request.notes:
             logger.info("Order %d: %s.", order.ref, note)
         if order.comminfo is None:
             order.addcomminfo(self.getcommissioninfo(order.data))
-        if action is None and not request.by_cost:
+        if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
+        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due))
+        if member.until_ms is not None and order.ref not in self._until:
+            self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(self._expiry(member, rules)), order
+        if waits:
+            self._arm(member, action)
+            return ""
         self._forget()
-        leg = Leg(order, state, 0 if action is None else action.leg)
+        leg = Leg(member, state, 0 if action is None else action.leg)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
         self._tell(leg, leg.state.submit())
-        self._courier.send(request)
+        now_ms = self.store.connection.clock.now_ms()
+        self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms))
         return ""
+
+    def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
+        """Return what of an order is done here instead of at the exchange; '' where nothing is."""
+        said = []
+        bracket, _ = self._members.get(member.order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(member.order.ref):
+            said.append("it takes turns with the other exit, and follows what there is to leave")
+        if waits:
+            said.append("its trigger is watched here, on the closed bars of the run")
+        if member.until_ms is not None and not self._expiry(member, rules):
+            said.append("its validity is watched here")
+        if member.quote_size is not None and not rules.cost_orders:
+            said.append("its size is reckoned by the last price")
+        return "; ".join(said)
+
+    def _expiry(self, member: Member, rules: Rules) -> dict[str, Any]:
+        connection = self.store.connection
+        at_market = member.order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        if member.until_ms is None or at_market or "timeInForce" in member.params:
+            return {}
+        return native_params(member.until_ms, connection.clock.now_ms(), rules, connection.facts)
+
+    def _until_of(self, order: Any, valid: Any) -> int | None:
+        end_ms = until_ms(valid, self.store.connection.clock.now_ms(), order.data.date2num)
+        if end_ms is not None:
+            order.valid = 719_163 + end_ms / 86_400_000
+        return end_ms
+
+    # Stops that are watched here
+
+    def _arm(self, member: Member, action: Send | None) -> None:
+        """Watch a stop here; the strategy hears the same as of one at the exchange."""
+        order = member.order
+        now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
+        self._armed[order.ref] = Armed(order, member, now_num, action)
+        if order.ref not in self._members:
+            self._link(member, order.ref, "armed")
+        if order.status < bt.Order.Submitted:
+            order.submit(self)
+            self._notify(order)
+        if order.status < bt.Order.Accepted:
+            order.accept(self)
+            self._notify(order)
+
+    def _fire(self, ref: int) -> None:
+        """Send what a stop becomes."""
+        armed = self._armed.pop(ref)
+        refused = self._send(armed.member, armed.action, due=True)
+        if refused:
+            self._tell_local(armed, Rejected(refused))
+
+    def _disarm(self, ref: int) -> None:
+        """Let a stop go that was watched here."""
+        armed = self._armed.pop(ref)
+        if ref not in self._members:
+            self._end(armed.order, Status.CANCELED)
+            self._notify(armed.order)
+        self._tell_local(armed, Canceled())
+
+    def _tell_local(self, armed: Armed, transition: Transition) -> None:
+        """Tell the bracket or the group of a stop that was watched here what became of it."""
+        ref, leg = armed.order.ref, 0 if armed.action is None else armed.action.leg
+        if ref in self._members:
+            bracket, _ = self._members[ref]
+            self._act(bracket, bracket.apply(ref, leg, transition))
+        elif ref in self._groups:
+            self._act(self._groups[ref], self._groups[ref].apply(ref, transition))
+
+    # Orders that hang together
+
+    def _link(self, member: Member, bond: int, role: str) -> None:
+        """Keep in the journal what is not at the exchange, or hangs together with something else."""
+        if self._journal is None:
+            return
+        order, created = member.order, member.order.created
+        asked = {
+            "side": order.ordtypename().lower(),
+            "size": float(created.size),
+            "exectype": order.getordername(),
+            "price": created.price,
+            "plimit": created.pricelimit,
+            "trailamount": order.trailamount,
+            "trailpercent": order.trailpercent,
+            "until_ms": member.until_ms,
+            "tradeid": order.tradeid,
+            "params": dict(member.params),
+        }
+        self._linked.add(order.ref)
+        self._journal.note(Link(order.ref, bond, role, self._symbol(order.data), asked))
+
+    def _send_exclusive(self, member: Member) -> None:
+        """Send an order that shall be the only one of its group to trade."""
+        order, first = member.order, member.order.oco
+        known = self._armed.get(first.ref) or self._last_leg.get(first.ref)
+        # What a strategy has from a notification is a copy, as it stood then.
+        first = first if known is None else known.order
+        try:
+            self._check(order)
+            if order.parent is not None or first.parent is not None or first.ref in self._members:
+                raise ConfigError(
+                    f"Order {first.ref} is in a bracket, whose exits exclude each other: leave oco out there, and "
+                    "give each pair of exits orders of its own."
+                )
+            if known is None or not first.alive():
+                raise ConfigError(
+                    f"oco: order {first.ref} is not open any more, or not yet: nothing is to be excluded."
+                )
+            rules = self.rules_of(order.data)
+            amount = rules.amount(abs(order.created.size))
+            pair = self._pair(first, order, amount, rules)
+            taken = known.member
+        except CCXTBTError as error:
+            self._refuse(order, str(error))
+            return
+        if pair is not None:
+            self._send_pair(pair, taken, member)
+            return
+        group = self._groups.get(first.ref)
+        if group is None:
+            group = self._groups[first.ref] = Group({first.ref: rules.amount(abs(first.created.size))})
+            self._link(taken, first.ref, "oco")
+        group.add(order.ref, amount)
+        self._groups[order.ref] = group
+        self._link(member, first.ref, "oco")
+        refused = self._send(member)
+        if refused:
+            self._act(group, group.apply(order.ref, Rejected(refused)))
+
+    def _pair(self, first: Any, second: Any, amount: Decimal, rules: Rules) -> Bracket | None:
+        """Return two sales of the same amount, a stop and a limit, as the exits of what is held; None if they are not.
+
+        At the exchange at once they would lock the amount twice, and could both be filled.
+        """
+        stops = [order.exectype in STOPS for order in (first, second)]
+        limits = [order.exectype == bt.Order.Limit for order in (first, second)]
+        same = self._market(first.data) == self._market(second.data)
+        if first.isbuy() or second.isbuy() or not same or first.ref in self._groups:
+            return None
+        if sum(stops) != 1 or sum(limits) != 1 or rules.amount(abs(first.created.size)) != amount:
+            return None
+        bracket = Bracket(
+            [self._exit(order, rules) for order in (first, second)], side="buy", lot=rules.lot, size=amount
+        )
+        if first.ref in self._armed:
+            bracket.adopt(first.ref, amount, working=True)
+        else:
+            state = self._last_leg[first.ref].state
+            bracket.adopt(first.ref, amount - state.filled, working=state.status in WORKING)
+        return bracket
+
+    def _send_pair(self, bracket: Bracket, taken: Member, member: Member) -> None:
+        """Let two exits of one holding take turns, of which the first is on its way already."""
+        order = member.order
+        for each in (taken, member):
+            self._members[each.order.ref] = bracket, each
+            kind = "stop" if each.order.exectype in STOPS else "limit"
+            each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
+            self._link(each, taken.order.ref, kind)
+        order.addcomminfo(self.getcommissioninfo(order.data))
+        order.submit(self)
+        self._notify(order)
+        self._act(bracket, bracket.start())
 
     def _send_bracket(self, members: Sequence[Member]) -> None:
         """Send an entry; its exits follow what it fills."""
         parent, *children = members
         try:
-            for member in children:
-                self._check_offered(member.order)
             rules = self.rules_of(parent.order.data)
             exits = [self._exit(member.order, rules) for member in children]
             side: Side = "buy" if parent.order.isbuy() else "sell"
@@ -372,7 +573,12 @@ class LiveDesk(bt.BrokerBase):
             return
         for member in members:
             self._members[member.order.ref] = bracket, member
+            kind = "stop" if member.order.exectype in STOPS else "limit"
+            self._link(member, parent.order.ref, "parent" if member is parent else kind)
         for member in children:
+            if member.until_ms is not None:
+                self._until[member.order.ref] = member.until_ms, member.order
+            member.order.addinfo(emulated=self._emulated(member, rules, waits=False))
             member.order.addcomminfo(self.getcommissioninfo(member.order.data))
             member.order.submit(self)
             self._notify(member.order)
@@ -399,21 +605,26 @@ class LiveDesk(bt.BrokerBase):
             self._unsettled.discard(state.client_id)
 
     def _cancel_leg(self, ref: Any) -> None:
+        if ref in self._armed:
+            self._disarm(ref)
+            return
         leg = self._last_leg.get(ref)
         if leg is None or leg.state.done:
             return
         self._cancelling.add(leg.state.client_id)
         self._courier.cancel(leg.state.client_id, leg.state.symbol)
 
-    def _act(self, bracket: Bracket, actions: Sequence[Action]) -> None:
-        """Do what a bracket says; what cannot be done is told to it, and what follows is done too."""
+    def _act(self, bond: Bracket | Group, actions: Sequence[Action]) -> None:
+        """Do what a bracket or a group says; what cannot be done is told to it, and what follows is done too."""
         todo = deque(actions)
         while todo:
             action = todo.popleft()
-            if isinstance(action, Send):
+            if isinstance(action, Send) and isinstance(bond, Bracket):
                 refused = self._send(self._members[action.key][1], action)
                 if refused:
-                    todo.extend(bracket.apply(action.key, action.leg, Rejected(refused)))
+                    todo.extend(bond.apply(action.key, action.leg, Rejected(refused)))
+                elif action.key in self._armed:
+                    todo.extend(bond.apply(action.key, action.leg, Accepted()))
             elif isinstance(action, Cancel):
                 self._cancel_leg(action.key)
             elif isinstance(action, End):
@@ -424,21 +635,44 @@ class LiveDesk(bt.BrokerBase):
                 self._end(order, action.status, action.reason)
                 self._notify(order)
             elif isinstance(action, Exposed):
-                self._warn(f"{action.size} of {self._name_of(bracket)} is held without an exit: {action.reason}")
+                self._warn(f"{self._name_of(bond)} holds {action.size} without an exit: {action.reason}")
             elif isinstance(action, Excess):
-                self._warn(f"The exits of {self._name_of(bracket)} traded {action.size} more than its entry.")
-        if bracket.done:
-            self._members = {ref: kept for ref, kept in self._members.items() if kept[0] is not bracket}
+                self._warn(f"{self._name_of(bond)} traded {action.size} more than one of its orders was to trade.")
+                self._excess[bond] = self._excess.get(bond, Decimal(0)) + action.size
+        if bond.done:
+            excess = self._excess.pop(bond, None)
+            if excess is not None and self._flatten_excess:
+                self._trade_back(bond, excess)
+            self._members = {ref: kept for ref, kept in self._members.items() if kept[0] is not bond}
+            self._groups = {ref: kept for ref, kept in self._groups.items() if kept is not bond}
+
+    def _trade_back(self, bond: Bracket | Group, size: Decimal) -> None:
+        """Trade back what orders that exclude each other have traded too much."""
+        one = next(
+            self._last_leg[ref].order
+            for ref in self._refs_of(bond)
+            if ref in self._last_leg and (isinstance(bond, Group) or bond.is_exit(ref))
+        )
+        side = "sell" if one.isbuy() else "buy"
+        named: dict[str, Any] = {"owner": one.owner, "data": one.data, "size": float(size), "exectype": bt.Order.Market}
+        back = CCXTOrder(side=side, **named)
+        back.addinfo(flattens=one.ref)
+        self._send(Member(back, {}), freely=True)
 
     def _forget(self) -> None:
         """Let go of orders so long finished that no message for them can come."""
         if len(self._legs) > KEEP_LEGS:
             self._legs = {key: leg for key, leg in self._legs.items() if self._states.get(key) is leg.state}
             self._last_leg = {ref: leg for ref, leg in self._last_leg.items() if leg.state.client_id in self._legs}
+            self._courier.forget(self._legs)
 
-    def _name_of(self, bracket: Bracket) -> str:
-        refs = [ref for ref, kept in self._members.items() if kept[0] is bracket]
-        return f"the bracket of order {min(refs, default=0)}"
+    def _name_of(self, bond: Bracket | Group) -> str:
+        kind = "bracket" if isinstance(bond, Bracket) else "OCO group"
+        return f"The {kind} of order {min(self._refs_of(bond), default=0)}"
+
+    def _refs_of(self, bond: Bracket | Group) -> list[int]:
+        refs = [ref for ref, kept in self._members.items() if kept[0] is bond]
+        return refs + [ref for ref, kept in self._groups.items() if kept is bond]
 
     # What the exchange says
 
@@ -450,7 +684,8 @@ class LiveDesk(bt.BrokerBase):
         order = leg.order
         bracket, _ = self._members.get(order.ref, (None, None))
         # The exits of a bracket are told by it: one order to the strategy may be several at the exchange.
-        is_exit = bracket is not None and order.parent is not None
+        is_exit = bracket is not None and bracket.is_exit(order.ref)
+        group = self._groups.get(order.ref)
         actions: list[Action] = []
         filled = False
         for transition in told:
@@ -463,20 +698,31 @@ class LiveDesk(bt.BrokerBase):
                 self._warn(
                     f"Is order {order.ref} at the exchange? Nobody knows ({transition.reason}); it is looked up."
                 )
-            elif not is_exit or (isinstance(transition, Accepted) and order.status < bt.Order.Accepted):
+            elif self._is_news(order, transition, is_exit=is_exit):
                 self._move(order, transition)
                 self._notify(order)
                 filled = False
             if bracket is not None:
                 actions += bracket.apply(order.ref, leg.number, transition)
+            elif group is not None:
+                actions += group.apply(order.ref, transition)
         if leg.state.done and not leg.state.stray:
             self._cancelling.discard(leg.state.client_id)
         if filled and not any(isinstance(action, End) and action.key == order.ref for action in actions):
             if order.alive():
                 order.partial()
             self._notify(order)
-        if bracket is not None:
-            self._act(bracket, actions)
+        bond = bracket or group
+        if bond is not None:
+            self._act(bond, actions)
+
+    @staticmethod
+    def _is_news(order: Any, transition: Transition, *, is_exit: bool) -> bool:
+        """Whether the strategy is to hear a transition of one of the order's legs."""
+        if isinstance(transition, Submitted | Accepted) and order.status >= bt.Order.Accepted:
+            # A stop that was watched here, or a later leg of an exit.
+            return False
+        return not is_exit or isinstance(transition, Accepted)
 
     def _move(self, order: Any, transition: Transition) -> None:
         match transition:
@@ -486,6 +732,9 @@ class LiveDesk(bt.BrokerBase):
                 order.addinfo(order_id=order_id)
                 order.accept(self)
             case Completed():
+                if order.executed.remsize:
+                    # What an amount of quote has bought was not known before.
+                    resize(order, order.executed.size)
                 self._end(order, Status.COMPLETED)
             case Canceled(reason=reason):
                 self._end(order, Status.CANCELED, reason)
@@ -496,8 +745,13 @@ class LiveDesk(bt.BrokerBase):
             case Margin(reason=reason):
                 self._end(order, Status.MARGIN, reason)
 
-    @staticmethod
-    def _end(order: Any, status: Status, reason: str = "") -> None:
+    def _end(self, order: Any, status: Status, reason: str = "") -> None:
+        if status is Status.CANCELED and order.ref in self._overdue:
+            status, reason = (
+                Status.EXPIRED,
+                f"its validity was over: {utc(round((order.valid - 719_163) * 86_400_000))}",
+            )
+        self._overdue.discard(order.ref)
         if reason:
             order.addinfo(reason=reason)
             logger.info("Order %d is %s: %s", order.ref, status.value.lower(), reason)
@@ -505,61 +759,13 @@ class LiveDesk(bt.BrokerBase):
         order.status = getattr(bt.Order, status.value)
         order.executed.dt = order.executed.dt or order.data.datetime[0]
 
-    def _book(self, order: Any, fill: Fill) -> None:
-        """Book one fill: exact amounts in the market's book, backtrader's figures in order and position."""
-        if fill.trade_id is not None:
-            order.executed_fills.add(fill.trade_id)
-        data, lot = order.data, self.rules_of(order.data).lot
-        booked = self._book_of(data).fill(fill, self._rate)
-        when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
-        position = self.getposition(data, clone=False)
-        position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
-        position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
-        comminfo = self.getcommissioninfo(data)
-        told = order.status
-        order.execute(
-            when,
-            Size(booked.size, lot),
-            float(booked.price),
-            Size(booked.closed, lot),
-            float(booked.closedvalue),
-            float(booked.closedcomm),
-            Size(booked.opened, lot),
-            float(booked.openedvalue),
-            float(booked.openedcomm),
-            comminfo.margin,
-            float(booked.pnl),
-            position.size,
-            position.price,
-        )
-        order.addcomminfo(comminfo)
-        if told > bt.Order.Partial:
-            # A fill that was late: the order had ended, and has.
-            order.status = told
-
-    def _amend(self, order: Any, amend: Amend) -> None:
-        """Book what a counted fill turned out to have cost."""
-        price = Decimal(repr(order.executed.price))
-        fee = self._book_of(order.data).amend(amend, 1 if order.isbuy() else -1, price, self._rate)
-        order.executed.comm += float(fee)
-
-    def _book_of(self, data: Any) -> Book:
-        rules = self.rules_of(data)
-        return self._books.setdefault(rules.symbol, Book(rules.base, rules.quote, rules.lot))
-
-    def _rate(self, currency: str, quote: str) -> Decimal | None:
-        """Return the last price of a currency in another, by the feeds of this run."""
-        for data in self.cerebro.datas:
-            if getattr(self.source(data).p, "dataname", None) == f"{currency}/{quote}" and len(data):
-                return Decimal(repr(data.close[0]))
-        return None
-
     # Helpers
 
     def _check(self, order: Any) -> None:
         """Refuse what must not be sent now."""
-        self._check_offered(order)
-        if not self._courier.keyed:
+        if trailing_without_distance(order):
+            raise ConfigError("A trailing stop needs a distance above 0: give trailamount or trailpercent.")
+        if not self._keyed:
             raise ConfigError("There is no apiKey in the store's config: nothing can be ordered without one.")
         symbol, feed = self._symbol(order.data), self.source(order.data)
         if self.store.orders == "live" and feed._laststatus != feed.LIVE:
@@ -568,42 +774,21 @@ class LiveDesk(bt.BrokerBase):
                 "Wait for LIVE in notify_data, or say CCXTStore(orders='always')."
             )
 
-    @staticmethod
-    def _check_offered(order: Any) -> None:
-        """Refuse what would be sent without something that was asked for."""
-        if order.oco is not None:
-            raise NotOfferedError(
-                "oco= is not offered yet: use buy_bracket or sell_bracket, whose exits exclude each other."
-            )
-        if order.valid is not None:
-            raise NotOfferedError(
-                f"valid={order.valid!r} is not offered yet, and the order would rest for ever: leave valid out, and "
-                "cancel the order when its time is over."
-            )
-
-    def _symbol(self, data: Any) -> str:
-        feed = self.source(data)
-        if not isinstance(feed, CCXTStore.DataCls) or feed.store is not self.store:
-            name = getattr(data, "_name", data)
-            raise ConfigError(f"{name!r} is no data of {self.store}: order with a data of the broker's own store.")
-        return str(feed.p.dataname)
-
-    def _market(self, data: Any) -> str | int:
-        """Return what tells the market of a data: its symbol; data of another store have one of their own."""
-        try:
-            return self._symbol(data)
-        except ConfigError:
-            return id(data)
-
-    @staticmethod
-    def _age(data: Any) -> float:
-        return float(data.datetime[0]) if len(data) else 0.0
-
-    def _worth(self, data: Any) -> float:
-        position = self.positions.get(data)
-        if position is None or not position.size or not len(data):
-            return 0.0
-        return float(self.getcommissioninfo(data).getvalue(position, data.close[0]))
+    def _check_limits(self, order: Any, request: Request, rules: Rules) -> None:
+        """Refuse what the user's limits do not allow."""
+        limits = self.store.limits
+        if limits == NO_LIMITS:
+            return
+        limits.check_order(rules, request.amount, request.price or last_price(order))
+        waiting = self._states.open()
+        limits.check_open(len(waiting) + len(self._armed))
+        sign = 1 if request.side == "buy" else -1
+        market = self._market(order.data)
+        orders = [self._legs[state.client_id].order for state in waiting]
+        orders += [armed.order for armed in self._armed.values()]
+        same = [each for each in orders if each.isbuy() == order.isbuy() and self._market(each.data) == market]
+        pending = sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), Decimal(0))
+        limits.check_position(rules, self._book_of(order.data).size, sign * pending, sign * request.amount)
 
     def _refuse(self, order: Any, reason: str) -> None:
         logger.warning("Order %d is rejected: %s", order.ref, reason)
@@ -616,6 +801,10 @@ class LiveDesk(bt.BrokerBase):
             self.open_orders.append(order)
         else:
             self.open_orders.discard(order)
+            self._until.pop(order.ref, None)
+            if order.ref in self._linked and self._journal is not None:
+                self._linked.discard(order.ref)
+                self._journal.note(LinkEnd(order.ref, order.getstatusname()))
         # The clone moves the window of fills that a Trade is built from: one for each change.
         self.notifs.append(order.clone())
 

@@ -305,6 +305,11 @@ cdef class Cursor:
     cdef int64_t _last_ms
     cdef bint _live, _finished, _busy
 
+    # What a bounded buffer gave up for the bar loaded last, so that a bar which is not due yet can go back.
+    cdef list _given_up
+    cdef Bar _loaded
+    cdef bint _can_unload, _of_columns
+
     # Stamp: the open plus _shift_ms, or for calendar months and years what _stamp_of() says.
     cdef int64_t _shift_ms, _from_ms, _to_ms
     cdef bint _calendar_stamp
@@ -355,6 +360,7 @@ cdef class Cursor:
         self._flt = self._filters
         self._stack = self._barstack
         self._stash = self._barstash
+        self._notifs = self.notifs
         self._localised = bool(self._tzinput)
         self._armed = True
         self._share_later = False
@@ -519,6 +525,37 @@ cdef class Cursor:
             self._beside.pop(bar.ts_ms, None)
         return False
 
+    cdef int _note_loaded(self, Bar* bar, bint of_columns) except -1:
+        cdef Line line
+        self._loaded = bar[0]
+        self._of_columns = of_columns
+        self._given_up = [
+            (line._idx, line.array[0] if len(line.array) == line.array.maxlen else MISSING) for line in self._all
+        ]
+        self._can_unload = True
+        return 0
+
+    cdef int _unload(self) except -1:
+        # backtrader moves a bounded buffer's length alone: the bar would be seen before its time, and never again.
+        cdef Line line
+        self._can_unload = False
+        for line, (idx, value) in zip(self._all, self._given_up):
+            line.array.pop()
+            if value is not MISSING:
+                line.array.appendleft(value)
+            line._idx = idx
+            line.lencount -= 1
+        if self._of_columns:
+            self._pos -= 1
+            return 0
+        if self._count == self._room:
+            self._grow()
+        self._head = self._head - 1 if self._head else self._room - 1
+        self._ring[self._head] = self._loaded
+        self._count += 1
+        self._busy = True
+        return 0
+
     cdef bint _next_bar(self, Bar* bar) except -1:
         if self._take(bar):
             return True
@@ -654,13 +691,16 @@ cdef class Cursor:
     cdef object _load_plain(self):
         cdef Bar bar
         cdef Line line
+        cdef Py_ssize_t pos = self._pos
         if not self._next_bar(&bar):
             ret = self._nothing()
-            if ret is not None and self._close.mode:
+            if ret is not None and self._close.mode and not self._live:
                 # At the end backtrader has pushed the oldest value out of a bounded buffer.
                 self._forward_all(NAN, 1)
                 self._backwards_all(1, True)
             return ret
+        if self._close.mode and self._live:
+            self._note_loaded(&bar, self._pos != pos)
         if self._bound():
             # A line of this feed may follow another one: all must have moved before the first is set.
             self._forward_all(NAN, 1)
@@ -689,6 +729,7 @@ cdef class Cursor:
 
     cdef int _backwards_all(self, Py_ssize_t size, bint force) except -1:
         cdef Line line
+        self._can_unload = False
         if self._ticks >= 0:
             # The bar that they point to may be the one that goes.
             self._copy_ticks()
@@ -719,11 +760,15 @@ cdef class Cursor:
 
     def rewind(self, Py_ssize_t size=1):
         self._ready()
-        self._step_all(-size)
+        if self._can_unload and size == 1:
+            self._unload()
+        else:
+            self._step_all(-size)
 
     def home(self):
         cdef Line line
         self._ready()
+        self._can_unload = False
         for line in self._all:
             line._seat(-1, False)
             line.lencount = 0
@@ -760,6 +805,7 @@ cdef class Cursor:
 
     def next(self, datamaster=None, bint ticks=True):
         self._ready()
+        self._can_unload = False
         if not self._own:
             return AbstractDataBase.next(self, datamaster, ticks)
         if self._close.lencount >= self._close._buflen():
@@ -907,7 +953,7 @@ cdef class Cursor:
         return max(0.0, (self.p.qcheck if self._qwait else 0.0) - self._qlapse)
 
     def get_notifications(self):
-        if self.notifs:
+        if not self._armed or self._notifs:
             return AbstractDataBase.get_notifications(self)
         return ()
 

@@ -93,14 +93,21 @@ def ago(server: SimServer, **delta: float) -> dt.datetime:
     return now - dt.timedelta(**delta)
 
 
-def run(store: CCXTStore, *feeds: Any, until: Callable[[Watcher], bool], broker: Any = None, **params: Any) -> Watcher:
+def run(
+    store: CCXTStore,
+    *feeds: Any,
+    until: Callable[[Watcher], bool],
+    broker: Any = None,
+    strategy: type[Watcher] = Watcher,
+    **params: Any,
+) -> Watcher:
     """Run a `Watcher` over feeds until it has seen enough, and leave nothing behind."""
     cerebro = bt.Cerebro(stdstats=False)
     for feed in feeds:
         cerebro.adddata(feed)
     if broker is not None:
         cerebro.setbroker(broker)
-    cerebro.addstrategy(Watcher, until=until, **params)
+    cerebro.addstrategy(strategy, until=until, **params)
     try:
         (watcher,) = cerebro.run()
     finally:

@@ -262,7 +262,7 @@ class ThreadedBroker(Guest):
     ) -> Courier:
         """Make the courier of one of both, on a socket of its own, and begin its work: a second caller finds it."""
         wire = Wire(f"account-{next(_names)}", self.connection.facts.ping_s)
-        courier = self._couriers[name] = Courier(self.connection, put, {}, wire=wire)
+        courier = self._couriers[name] = Courier(self.connection, put, {}, None, wire=wire)
         self._tasks[name] = asyncio.get_running_loop().create_task(work(courier), name=f"{name} of {self!r}")
         return courier
 

@@ -146,7 +146,7 @@ class ThreadedDataFeed(Guest):
         self.data_queue.end()
 
     def make_room(self, bars: int) -> None:
-        """Let so many bars wait beside the live ones: a history comes at once, and no reader is quick enough."""
+        """Let so many bars wait beside the live ones: they come at once, and no reader is quick enough."""
         self.data_queue.size = self.data_queue.qsize() + bars + self._buffer
 
 
@@ -160,15 +160,19 @@ class _Sink:
         self._feed = feed
         self._symbol = symbol
 
-    def history(self, ts_ms: Any, ohlcv: Any) -> None:
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._feed.make_room(len(ts_ms))
-        for opened_ms, o, h, l, c, v in zip(ts_ms.tolist(), *ohlcv.tolist(), strict=True):  # noqa: E741  # as all do
-            self._feed.data_queue.put(Bar(opened_ms, o, h, l, c, v, Origin.REST))
+        rows = zip(ts_ms.tolist(), *ohlcv.tolist(), origin.tolist(), strict=True)
+        for opened_ms, o, h, l, c, v, source in rows:  # noqa: E741  # as all name them
+            self._feed.data_queue.put(Bar(opened_ms, o, h, l, c, v, Origin(source)))
 
     def failed(self, error: Exception) -> None:
         self.error = error
 
     def bars(self, bars: list[Bar]) -> None:
+        if self._feed.state is not State.LIVE:
+            # The end of the history, or what a break has missed.
+            self._feed.make_room(len(bars))
         for bar in bars:
             self._feed.data_queue.put(bar)
 
@@ -179,8 +183,9 @@ class _Sink:
         self._feed.state = state
         logger.info("%s: %s%s", self._symbol, state.value, f" ({reason})" if reason else "")
 
-    def correction(self, kept: Bar, came: Bar) -> None:
-        text = f"{self._symbol}: the bar {kept} came again as {came}; the first is kept."
+    def correction(self, kept: Bar | None, came: Bar) -> None:
+        what = "a bar that had been found not to exist came late" if kept is None else f"the bar {kept} came again"
+        text = f"{self._symbol}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
         self._feed.connection.notice(text)
 

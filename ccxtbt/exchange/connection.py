@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import hashlib
 import logging
 import os
@@ -24,6 +25,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.facts import Extra, Facts, facts_of
 from ccxtbt.exchange.limiter import Limiter
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
+from ccxtbt.market.timeframes import Timeframe, readable
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 ENDPOINT_VARIABLE = "CCXTBT_ENDPOINT"
 CLOCK_SYNC_S = 600.0
+# Bars in an answer, where neither our table nor ccxt's tells: what most exchanges give.
+USUAL_PAGE = 1_000
 STOP_S = 4.0
 RESTART_DELAY_S = 1.0
 CLOSING_S = 0.5
@@ -101,11 +105,15 @@ class Connection:
     ----------
     notice : callable
         Hears, from the I/O thread, what the user should be told; by default nobody.
+    fingerprint : str
+        Tells one account from another without showing its key: of the key, the test network and the gateway.
     life : RLock
         Held by who starts or stops: the end of a run and the interpreter's exit may come together.
     ending : Event
         Set when the connection stops: it ends the pauses of whoever asks from another thread. Each start of life has
         its own.
+    history_turns : asyncio.Semaphore
+        One turn for each request for history that may be under way.
     """
 
     def __init__(
@@ -122,6 +130,7 @@ class Connection:
         self.retries = retries
         self.notice: Callable[[str], None] = logger.debug
         self.rest: Any = None
+        self.history_turns = asyncio.Semaphore(self.facts.history_requests)
         self._endpoint = (account.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "").rstrip("/")
         self._tap = tap
         self._share()
@@ -143,6 +152,8 @@ class Connection:
         named = sorted((name, config[name]) for name in CREDENTIALS if config.get(name))
         self.budget = budget_of(self.account.exchange_id, way, self.facts, self.clock.rate)
         self._key = self.budget.key(hashlib.sha256(repr(named).encode()).hexdigest())
+        told = (self._endpoint, self.account.sandbox, named)
+        self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
         self._hooks = adapter.Hooks(self.clock, self.budget, self._key, self._endpoint, self._tap)
 
     @property
@@ -173,6 +184,26 @@ class Connection:
     def markets(self) -> dict[str, Any]:
         """Ccxt's markets by unified symbol, as loaded at start."""
         return self.rest.markets if self.rest is not None and self.rest.markets else self._known_markets
+
+    @functools.cached_property
+    def description(self) -> Any:
+        """The exchange's ccxt class, not opened: what it has and lists can be read before anything is asked."""
+        return adapter.open_sync(self.account.exchange_id, self._config(), self._hooks)
+
+    @property
+    def endpoint(self) -> str:
+        """Gateway through which addresses are led; '' where they are the exchange's own."""
+        return self._endpoint
+
+    @property
+    def timeframes(self) -> list[Timeframe]:
+        """What bars the exchange lists, as far as they can be read."""
+        return readable(self.rest.timeframes or ())
+
+    def page_limit(self, symbol: str) -> int:
+        """Return how many bars to ask for at once: what is known of the exchange, else what ccxt says of it."""
+        told = self.facts.page_limit or self.rest.feature_value(symbol, "fetchOHLCV", "limit")
+        return int(told or USUAL_PAGE)
 
     def know(self, markets: dict[str, Any]) -> None:
         """Take markets that another process has loaded; they serve until this connection is started."""
@@ -205,6 +236,8 @@ class Connection:
             self._pid = os.getpid()
             self._tasks = set()
             self.budget.listen(self, self._frozen)
+            # It belongs to the loop that first waits for it.
+            self.history_turns = asyncio.Semaphore(self.facts.history_requests)
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(
                 target=self._loop.run_forever, name=f"ccxtbt-io-{self.account.exchange_id}", daemon=True
@@ -358,6 +391,12 @@ class Connection:
                     await self.rest.close()
             except TimeoutError:
                 logger.warning("%s: a connection did not close within %g s.", self.account.exchange_id, patience_s)
+        # Name look-ups and files run in threads of the loop.
+        try:
+            async with asyncio.timeout(patience_s):
+                await asyncio.get_running_loop().shutdown_default_executor()
+        except TimeoutError:
+            logger.warning("%s: a file or a name look-up takes longer than %g s.", self.account.exchange_id, patience_s)
         # What ccxt started of its own (ping loops, reads that were pending) ends here too.
         await _end(asyncio.all_tasks() - {asyncio.current_task()}, patience_s)
 

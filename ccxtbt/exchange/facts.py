@@ -6,7 +6,7 @@ Every figure names where the exchange says it. A user's own `facts=` on the stor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ccxtbt.errors import NotOfferedError
@@ -89,7 +89,12 @@ class Facts:
     socket_messages : tuple of (int, int) or ()
         Messages that may be sent on one WebSocket connection as (messages, window in ms); (): no limit is known.
     page_limit : int
-        Most OHLCV rows in one answer; 0: learned from the first page.
+        Most OHLCV rows in one answer; 0: what ccxt says, and what pages show.
+    history_requests : int
+        Most requests for history under way at once, for all markets together. Each has a connection of its own;
+        ccxt's session opens 100 at most, and the rest is for live data and orders.
+    trades_from_param : str
+        Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -104,8 +109,20 @@ class Facts:
         ccxt's timeframe to the word that the stream has for the same bars, where ccxt's own table means other ones.
     client_id_param : str
         Name of the ccxt parameter that carries the client order id; '' where the exchange has none.
+    client_id_form : str
+        What client order ids are made of: ``'text'`` (small letters and digits, which every exchange with texts takes),
+        ``'uuid'``, ``'hex'`` (128 bits) or ``'number'`` (below 2 ** 45).
+    client_id_prefix : str
+        What they must begin with.
     client_id_length : int
-        Longest client order id, in characters.
+        Longest client order id, in characters, with its prefix.
+    expiry : tuple of (str, str) or ()
+        ccxt's parameter that ends an order at a time, beside ``timeInForce='GTD'``, and its unit: ``'ms'`` or ``'iso'``
+        (a time), ``'seconds'`` (from now); (): nobody knows how.
+    expiry_least_s : float
+        An order must be good for longer than this.
+    trailing_params : tuple of str
+        Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
     extras : tuple of Extras
@@ -125,6 +142,8 @@ class Facts:
     safety: float = 0.005
     socket_messages: tuple[int, int] | tuple[()] = (4, 1_000)
     page_limit: int = 0
+    history_requests: int = 25
+    trades_from_param: str = ""
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0
@@ -132,7 +151,12 @@ class Facts:
     ping_s: float = 10.0
     stream_timeframes: Mapping[str, str] = field(default_factory=dict)
     client_id_param: str = "clientOrderId"
+    client_id_form: str = "text"
+    client_id_prefix: str = ""
     client_id_length: int = 32
+    expiry: tuple[str, str] | tuple[()] = ()
+    expiry_least_s: float = 0.0
+    trailing_params: tuple[str, ...] = ()
     startup_options: Mapping[str, Any] = field(default_factory=dict)
     extras: tuple[Extras, ...] = ()
 
@@ -187,6 +211,11 @@ _OF_BINANCE = (
     Extras(("inverse",), (0, 1, 2, 3, 4, 7), {"trades": 8, "taker_buy_volume": 10}),
 )
 
+# REST gives Binance's aggregate trades from an id on; single trades have other numbers there, so that what the stream
+# missed could not be told from what it showed.
+_AGGREGATE_TRADES = {"watchTrades": {"name": "aggTrade"}, "watchTradesForSymbols": {"name": "aggTrade"}}
+_BINANCE_CONTRACTS = Facts(trades_from_param="fromId", startup_options=_AGGREGATE_TRADES, extras=_OF_BINANCE)
+
 # binance: developers.binance.com, "Spot API": Limits (6,000 weight a minute, 100 orders in 10 s, 200,000 a day),
 # "Klines" (limit 1,000), "WebSocket Streams" (1,024 streams a connection, 5 messages a second), "New order"
 # (newClientOrderId up to 36 characters of [.A-Z:/a-z0-9_-]). ccxt scales spot costs by a fifth (klines: weight 2 is
@@ -206,6 +235,7 @@ TABLE: Mapping[str, Facts] = {
         # Of the 5 in a second some room is left for pongs, which pass unpaced.
         socket_messages=(4, 1_000),
         page_limit=1_000,
+        trades_from_param="fromId",
         streams_per_request=200,
         # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
         streams_per_socket=1_000,
@@ -213,14 +243,15 @@ TABLE: Mapping[str, Facts] = {
         startup_options={
             "fetchMargins": False,
             "fetchCurrencies": False,
+            **_AGGREGATE_TRADES,
             # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
             "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
             "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
         },
         extras=_OF_BINANCE,
     ),
-    "binanceusdm": Facts(extras=_OF_BINANCE),
-    "binancecoinm": Facts(extras=_OF_BINANCE),
+    "binanceusdm": _BINANCE_CONTRACTS,
+    "binancecoinm": _BINANCE_CONTRACTS,
     "binanceus": Facts(extras=_OF_BINANCE),
     # okx: www.okx.com/docs-v5, "Candlesticks channel": the plain words for 6 hours and more mean days of UTC+8.
     "okx": Facts(
@@ -261,6 +292,64 @@ TABLE: Mapping[str, Facts] = {
 }
 
 
+# Client order ids where they are no free text of 32 characters, as ccxt 4.5 sends them and the exchange documents them:
+# gate ("text": t- and up to 28), kraken (cl_ord_id: free text up to 18), okx (clOrdId: 32 letters and digits), bybit
+# (orderLinkId: 36), kucoin (clientOid: 40), bitvavo (clientOrderId: a UUID), hyperliquid (cloid: 128 bits in hex),
+# bitfinex (cid: a number of 45 bits), woo (clientOrderId: a number). htx takes text on spot only.
+_CLIENT_IDS: Mapping[str, Mapping[str, Any]] = {
+    "bitfinex": {"client_id_form": "number"},
+    "bitvavo": {"client_id_form": "uuid", "client_id_length": 36},
+    "bybit": {"client_id_length": 36},
+    "gate": {"client_id_prefix": "t-", "client_id_length": 28},
+    "gateeu": {"client_id_prefix": "t-", "client_id_length": 28},
+    "hyperliquid": {"client_id_form": "hex", "client_id_prefix": "0x", "client_id_length": 34},
+    "kraken": {"client_id_length": 18},
+    "kucoin": {"client_id_length": 40},
+    "woo": {"client_id_form": "number"},
+}
+
+# Exchanges to which ccxt 4.5 sends no client id of its unified name. What is promised there: an order is sent once like
+# anywhere, and from its answer on the exchange's id serves. What is not: where that answer is lost, no look-up can tell
+# the order from another one of the same size. It is never sent again, the doubt is told, and the order stays open and
+# in doubt until the user has looked at the account.
+NO_CLIENT_IDS = frozenset(
+    {
+        "bequant", "bit2c", "bitbank", "bitbns", "bitflyer", "bitopro", "bitso", "bitteam", "blofin", "btcbox",
+        "bullish", "coincheck", "coinmate", "coinone", "coinsph", "coinspot", "deribit", "digifinex", "fmfwio",
+        "hibachi", "hitbtc", "hollaex", "independentreserve", "indodax", "luno", "mercado", "mudrex", "nado", "p2b",
+        "paymium", "xt", "zaif",
+    }
+)  # fmt: skip
+
+
+# How orders expire and trail at the exchange itself, where ccxt's `features` say that they do. binance's futures
+# (goodTillDate, at least 600 s ahead; callbackRate), coinbase (end_time), kucoin (cancelAfter); okx (callbackRatio,
+# callbackSpread), bitget (callbackRatio), bingx (priceRate, price), kraken. bybit's belongs to a position and is no
+# order, so that there a trailing stop is watched here.
+_BINANCE_OFFERS: Mapping[str, Any] = {
+    "expiry": ("goodTillDate", "ms"),
+    "expiry_least_s": 600.0,
+    "trailing_params": ("trailingPercent",),
+}
+_OFFERS: Mapping[str, Mapping[str, Any]] = {
+    "bingx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "bitget": {"trailing_params": ("trailingPercent",)},
+    "coinbase": {"expiry": ("end_time", "iso")},
+    "kraken": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "kucoin": {"expiry": ("cancelAfter", "seconds")},
+    "okx": {"trailing_params": ("trailingAmount", "trailingPercent")},
+    "binance": _BINANCE_OFFERS,
+    "binanceusdm": _BINANCE_OFFERS,
+    "binancecoinm": _BINANCE_OFFERS,
+}
+
+
 def facts_of(exchange_id: str, override: Facts | None = None) -> Facts:
-    """Return the facts of an exchange: the user's own, else the table's, else the default."""
-    return override or TABLE.get(exchange_id, DEFAULT)
+    """Return the facts of an exchange: the user's own, else the tables', else the default."""
+    if override is not None:
+        return override
+    known = TABLE.get(exchange_id, DEFAULT)
+    ids: Mapping[str, Any] = (
+        {"client_id_param": ""} if exchange_id in NO_CLIENT_IDS else _CLIENT_IDS.get(exchange_id, {})
+    )
+    return replace(known, **{**ids, **_OFFERS.get(exchange_id, {})})

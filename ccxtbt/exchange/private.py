@@ -171,7 +171,7 @@ class Private:
         OutcomeUnknownError
             It may or may not be cancelled: look at the order.
         """
-        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        params = self._named(order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
                 return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
@@ -186,8 +186,10 @@ class Private:
         ------
         TryLaterError
             The exchange could not be asked.
+        OutcomeUnknownError
+            It has no client ids, and the order's own is not known.
         """
-        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        params = self._named(order_id, client_id)
         try:
             return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
         except ccxt.OrderNotFound:
@@ -235,6 +237,16 @@ class Private:
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
+
+    def _named(self, order_id: str | None, client_id: str) -> dict[str, str]:
+        """Return the parameters that name an order beside its id."""
+        param, exchange = self._connection.facts.client_id_param, self._connection.account.exchange_id
+        if not order_id and not param:
+            raise OutcomeUnknownError(
+                f"Order {client_id} cannot be looked up: {exchange} takes no client ids and its own id is not known. "
+                "Look at the account: the order may be there, and is not sent again."
+            )
+        return {} if order_id else {param: client_id}
 
     def _held_s(self) -> float:
         """Return for how many seconds from now no order can leave."""

@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ccxtbt.errors import TryLaterError
+import numpy as np
+from numpy.typing import NDArray
+
+from ccxtbt.errors import DataError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.exchange.limiter import Lane, in_lane
-from ccxtbt.market.handover import Bar, Handover, Span
-from ccxtbt.market.history import Columns, download, empty
+from ccxtbt.market.frames import Trade
+from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
+from ccxtbt.market.history import Columns, History, Report, empty, join, merge
+from ccxtbt.market.polls import Place, Polls, next_poll_ms, over_ms, window_ms
 from ccxtbt.market.streams import Streams
-from ccxtbt.market.timeframes import Timeframe, floor_ms, next_ms
+from ccxtbt.market.tape import Tape, TradeQuestion
+from ccxtbt.market.timeframes import Timeframe, close_ms, floor_ms, next_ms
+
+if TYPE_CHECKING:
+    from ccxtbt.market.archive import Archive
 
 logger = logging.getLogger(__name__)
 
-# REST may lag behind the stream just after a close: a bar is asked for only when it has been over for this long.
-SETTLE_MS = 1_000
 # A bar seen forming whose closing frame does not come within this time after its end is asked of REST.
 OVERDUE_MS = 2_000
+# A strategy whose bar is so late is told that its data is not live.
+LATE_MS = 15_000
+# The most trades that are asked for at once; an answer that is as long may have left some out.
+TRADES_AT_ONCE = 1_000
+# So many bars any exchange gives in one answer; of a longer span the settled part is downloaded as history is.
+MOST_BARS = 90
 # A question about missing bars that failed, with all its retries, is asked again after this time.
 ASK_AGAIN_S = 1.0
+
+Source = Literal["auto", "ohlcv", "trades", "poll"]
 
 
 class State(Enum):
@@ -47,23 +62,23 @@ class Sink(Protocol):
 
     partial: bool
 
-    def history(self, ts_ms: Any, ohlcv: Any) -> None:
-        """Take the history, once, before anything else."""
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
 
     def failed(self, error: Exception) -> None:
-        """The history cannot be had; nothing else comes."""
+        """The history cannot be had, or the bars cannot go on; nothing else comes."""
 
     def bars(self, bars: list[Bar]) -> None:
         """Take closed bars, later than all before."""
 
     def forming(self, bar: Bar) -> None:
-        """Take what is known of the bar after all closed ones, while it forms."""
+        """Take what is known of the bar after all closed ones, while it forms and the data is live."""
 
     def state(self, state: State, reason: str) -> None:
         """Take a change of the data's state."""
 
-    def correction(self, kept: Bar, came: Bar) -> None:
-        """Take note that a bar already delivered came again with other values."""
+    def correction(self, kept: Bar | None, came: Bar) -> None:
+        """Take note that a bar already delivered (None: found not to exist) came again with other values."""
 
 
 class Pipeline:
@@ -85,10 +100,27 @@ class Pipeline:
         First open not wanted; None: up to now, and on if there are streams.
     sink : Sink
         Where the bars go.
-    params : dict, optional
-        Extra parameters of ccxt's ``fetch_ohlcv``.
+    params : dict or None
+        Extra parameters of ccxt's `fetch_ohlcv`.
+    archive : Archive or None
+        Where the history is kept.
+    report : callable or None
+        Hears of the history's progress, on the I/O thread.
+    source : {'auto', 'ohlcv', 'trades', 'poll'}
+        Where live bars come from.
+    gaps : {'none', 'flat', 'raise'}
+        What to make of bars that do not exist; see `Handover`.
+    polls : Polls, optional
+        Who else is polled on this connection.
+    longest_poll_ms : int, optional
+        Longest pause between two polls; None: as long as the bars.
     extra : Extra, optional
         What is wanted beside prices and volume. A frame that has not got it closes no bar: REST is asked.
+
+    Attributes
+    ----------
+    counts : Counts
+        What became of the live bars; written on the I/O thread.
     """
 
     def __init__(
@@ -101,6 +133,13 @@ class Pipeline:
         end_ms: int | None,
         sink: Sink,
         params: dict[str, Any] | None = None,
+        archive: Archive | None = None,
+        report: Report | None = None,
+        *,
+        source: Source = "auto",
+        gaps: Gaps = "none",
+        polls: Polls | None = None,
+        longest_poll_ms: int | None = None,
         extra: Extra | None = None,
     ) -> None:
         self._connection = connection
@@ -113,30 +152,54 @@ class Pipeline:
         self._params = params or {}
         self._extra = extra
         self._picked = [EXTRA_LINES.index(name) for name in extra.names] if extra is not None else []
-        self._handover = Handover(timeframe)
+        self._past = History(connection, symbol, timeframe, params, archive, report, extra)
+        self._source = source
+        self._gaps = gaps
+        self._polls = polls or Polls()
+        self._longest_poll_ms = longest_poll_ms
+        self._handover = Handover(timeframe, gaps)
+        self.counts = self._handover.counts
         self._up = asyncio.Event()
         self._up_ms = 0
+        # The data is live again once the bars before this one are delivered.
+        self._backlog_ms = 0
         self._news = asyncio.Event()
-        self._live = False
-        self._broken = False
+        self._newest_ms = -1
+        self._place: Place | None = None
+        self._tape: Tape | None = None
+        self._from_trades: list[Bar] = []
+        self._live_ms = 0
+        self._poll_ms: int | None = None
+        self._state: State | None = None
         self._over = False
         self._refusal = ""
 
+    @property
+    def _live(self) -> bool:
+        return self._state is State.LIVE
+
     async def run(self) -> None:
         """Deliver the history, then, if there are streams, live bars up to `end_ms` or until cancelled."""
-        past = self._end_ms is not None and self._connection.clock.now_ms() >= self._end_ms
+        try:
+            await self._run()
+        finally:
+            if self._place is not None:
+                self._polls.leave()
+
+    async def _run(self) -> None:
+        past = self._end_ms is not None and self._now_ms() >= self._end_ms
         try:
             if self._streams is None or past:
-                columns = await self._history_only()
+                columns, origin = await self._history_only()
             else:
-                columns = await self._history_before_live(self._streams)
+                columns, origin = await self._history_before_live(self._streams)
         except asyncio.CancelledError:
             self._sink.failed(TryLaterError(f"The store stopped while {self._symbol} was loading: start it again."))
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
             self._sink.failed(error)
             return
-        self._sink.history(*columns)
+        self._sink.history(*columns, origin)
         if past:
             self._end(State.DISCONNECTED, "todate is past")
         elif self._streams is not None:
@@ -144,16 +207,22 @@ class Pipeline:
 
     def up(self) -> None:
         """Note that frames come from now on."""
-        self._up_ms = self._connection.clock.now_ms()
+        self._up_ms = self._now_ms()
+        # The bar that forms now is shown by the frames to come; those before it may have been missed.
+        self._backlog_ms = floor_ms(self._timeframe, self._up_ms)
+        if self._source != "trades":
+            self._handover.over(self._backlog_ms)
+        if self._state is State.CONNBROKEN:
+            self._tell(State.DELAYED, "asking for the bars missed meanwhile")
         self._up.set()
         self._news.set()
 
     def down(self, reason: str) -> None:
         """Note that frames may have been lost from now on."""
         self._up.clear()
-        self._live = False
-        self._broken = True
-        self._sink.state(State.CONNBROKEN, reason)
+        if self._tape is not None:
+            self._tape.broken()
+        self._tell(State.CONNBROKEN, reason)
         self._news.set()
 
     def frame(self, bar: Bar, closed: bool) -> None:
@@ -163,142 +232,401 @@ class Pipeline:
         if self._picked:
             closed = closed and bool(bar.extra)
             bar = bar._replace(extra=tuple(bar.extra[i] for i in self._picked) if bar.extra else ())
+        self._take(bar, closed)
+
+    def _take(self, bar: Bar, closed: bool) -> None:
         self._handover.frame(bar, closed)
-        if self._live:
+        if closed:
+            if self._state is State.LIVE:
+                self._deliver()
+            self._news.set()
+        elif bar.ts_ms > self._newest_ms:
+            self._newest_ms = bar.ts_ms
+            self._news.set()
+        if not closed and self._sink.partial and self._live and self._handover.next_forming(bar):
+            self._sink.forming(bar)
+
+    def trades(self, trades: list[Trade]) -> None:
+        """Take trades from the stream."""
+        if self._over:
+            return
+        if self._tape is None:
+            # The history is not even asked for: these are asked of REST with all since then.
+            return
+        self._from_trades += self._tape.add(trades)
+        if self._live and self._from_trades:
             self._deliver()
-            if not closed and self._sink.partial and bar.ts_ms == self._handover.expected_ms():
-                self._sink.forming(bar)
-        self._news.set()
+        if not self._tape.sure:
+            self._news.set()
 
     def refused(self, error: Exception) -> None:
         """Note that this market cannot be streamed: what is known is delivered, and nothing else comes."""
         self._refusal = str(error)
-        self._live = False
         # Who waits for the stream need not wait longer.
         self.up()
 
-    async def _history_only(self) -> Columns:
-        end_ms = await self._settled(self._connection.clock.now_ms())
+    def _now_ms(self) -> int:
+        return self._connection.clock.now_ms()
+
+    # History
+
+    async def _history_only(self) -> tuple[Columns, NDArray[np.uint8]]:
+        now_ms = self._now_ms()
+        end_ms = floor_ms(self._timeframe, now_ms)
         if self._end_ms is not None:
             end_ms = min(end_ms, self._end_ms)
         if self._start_ms is None:
             columns = await self._page(None, None)
-            keep = int(columns[0].searchsorted(end_ms))
-            return columns[0][:keep], columns[1][:, :keep].copy()
-        return await self._download(Span(self._start_ms, end_ms))
+            end_ms = max(end_ms, int(columns[0][0])) if len(columns[0]) else end_ms
+            columns, sure_ms = _cut(columns, self._sure_ms(now_ms, end_ms))
+        else:
+            columns, sure_ms = await self._settled_history(self._start_ms, end_ms)
+        filled = self._filled(columns, sure_ms)
+        self._handover.history(_last_of(*filled), sure_ms, end_ms)
+        recent: list[Bar] = []
+        while (question := self._handover.question()) is not None:
+            await self._sleep_until(question.at_ms)
+            self._handover.rest(await self._answer(question.span, Lane.HISTORY))
+            recent += self._handover.release()
+        self._raise_gap()
+        return _joined(filled, recent)
 
-    async def _history_before_live(self, streams: Streams) -> Columns:
-        wide = self._extra is not None and self._extra.streamed
-        streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
+    async def _history_before_live(self, streams: Streams) -> tuple[Columns, NDArray[np.uint8]]:
+        self._source = self._chosen()
+        if self._source == "poll":
+            self._handover.streamed = False
+            self._place = self._polls.join()
+            self.up()
+        elif self._source == "trades":
+            streams.subscribe_trades(self._symbol, self)
+        else:
+            wide = self._extra is not None and self._extra.streamed
+            streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
         await self._up.wait()
-        end_ms = await self._settled(self._up_ms)
-        columns = (
-            empty(len(self._picked)) if self._start_ms is None else await self._download(Span(self._start_ms, end_ms))
-        )
-        self._handover.history(columns[0], end_ms)
-        return columns
+        live_ms = floor_ms(self._timeframe, self._up_ms)
+        offered = self._timeframe.text in self._connection.rest.timeframes
+        if self._source == "trades":
+            if self._start_ms is not None and not offered:
+                # No exchange has such bars: they are built from the trades since then.
+                live_ms = min(live_ms, floor_ms(self._timeframe, self._start_ms - 1 + self._timeframe.nominal_ms))
+            self._tape = Tape(self._timeframe, live_ms, watchful=self._gaps != "none")
+        self._live_ms = live_ms
+        columns, sure_ms = empty(), live_ms
+        if self._start_ms is not None and offered:
+            columns, sure_ms = await self._settled_history(self._start_ms, live_ms)
+        filled = self._filled(columns, sure_ms)
+        self._handover.history(_last_of(*filled), sure_ms, live_ms)
+        return filled
 
-    async def _settled(self, at_ms: int) -> int:
-        """Return the open of the bar that was forming at `at_ms`, once all before it are settled."""
-        clock = self._connection.clock
-        end_ms = floor_ms(self._timeframe, at_ms)
-        await asyncio.sleep(clock.wait_s(end_ms + SETTLE_MS))
-        return end_ms
+    def _chosen(self) -> Source:
+        """Return where live bars come from."""
+        has = self._connection.rest.has
+        offers = {
+            "ohlcv": bool(has.get("watchOHLCV") or has.get("watchOHLCVForSymbols")),
+            "trades": bool(has.get("watchTrades") or has.get("watchTradesForSymbols")),
+            "poll": True,
+        }
+        if self._source == "auto":
+            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] and not self._picked else "poll"
+        if not offers[self._source]:
+            raise NotOfferedError(
+                f"source={self._source!r}: {self._connection.account.exchange_id} does not stream that through ccxt; "
+                "use source='auto'."
+            )
+        if self._source == "trades" and self._extra is not None:
+            raise NotOfferedError(
+                f"source='trades': bars of {self._symbol} that are made of trades have no "
+                f"{', '.join(self._extra.names)}; use source='auto', or leave these lines out."
+            )
+        return self._source
+
+    def _sure_ms(self, asked_ms: int, end_ms: int) -> int:
+        """Return up to where one answer to a question asked at `asked_ms` is taken as settled."""
+        return min(end_ms, floor_ms(self._timeframe, asked_ms - SURE_MS))
+
+    async def _settled_history(self, start_ms: int, end_ms: int) -> tuple[Columns, int]:
+        """Download what REST has settled of a span; the rest is asked for twice, as live bars are."""
+        asked_ms = self._now_ms()
+        sure_ms = max(self._sure_ms(asked_ms, end_ms), min(start_ms, end_ms))
+        return await self._download(Span(start_ms, sure_ms)), sure_ms
+
+    def _filled(self, columns: Columns, until_ms: int) -> tuple[Columns, NDArray[np.uint8]]:
+        """Treat the gaps of the history."""
+        if self._gaps == "none" or not len(columns[0]):
+            return columns, np.full(len(columns[0]), Origin.REST, np.uint8)
+        merged = merge([columns], self._timeframe, gaps=self._gaps, until_ms=until_ms)
+        self.counts.synthetic += int(np.count_nonzero(merged.origin == Origin.SYNTHETIC))
+        return (merged.ts_ms, merged.ohlcv), merged.origin
+
+    # Live
 
     async def _follow_on(self) -> None:
-        """Follow the stream; where REST fails, what is missing is asked for again instead of loading all anew."""
+        """Follow the market; where REST fails, what is missing is asked for again instead of loading all anew."""
         while not self._over:
             try:
                 await self._follow()
+            except DataError as error:
+                if self._handover.gap is None:
+                    await self._try_again(error)
+                    continue
+                self._over = True
+                self._sink.failed(error)
             except Exception as error:  # noqa: BLE001  # whatever it is, the bars after it are wanted
-                logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
-                self._live = False
-                self._broken = True
-                self._sink.state(State.DELAYED, f"missing bars cannot be had now: {type(error).__name__}: {error}")
-                await asyncio.sleep(ASK_AGAIN_S)
+                await self._try_again(error)
 
-    def _end(self, state: State, reason: str) -> None:
-        """Tell that nothing more comes."""
-        self._over = True
-        self._live = False
-        self._sink.state(state, reason)
+    async def _try_again(self, error: Exception) -> None:
+        logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
+        reason = f"missing bars cannot be had now: {type(error).__name__}: {error}"
+        if self._state is not State.CONNBROKEN:
+            # For who is polled, REST is the line.
+            self._tell(State.CONNBROKEN if self._source == "poll" else State.DELAYED, reason)
+        self._backlog_ms = max(self._backlog_ms, floor_ms(self._timeframe, self._now_ms()))
+        await asyncio.sleep(ASK_AGAIN_S)
 
     async def _follow(self) -> None:
         while not self._over:
             self._news.clear()
-            if self._broken:
-                self._broken = False
-                await self._up.wait()
-                self._sink.state(State.DELAYED, "asking for the bars missed meanwhile")
-                end_ms = await self._settled(self._up_ms)
-                expected = self._handover.expected_ms()
-                if expected is not None and expected < end_ms:
-                    await self._ask(Span(expected, end_ms))
-                continue
+            self._look_at_clock()
             self._deliver()
-            span = self._handover.missing()
-            if span is not None:
-                await asyncio.sleep(self._connection.clock.wait_s(span.end_ms + SETTLE_MS))
-                # The closing frames may have come while this waited: ask only what is still missing.
-                span = self._handover.missing()
-                if span is not None:
-                    await self._ask(span)
-                continue
-            if self._refusal:
+            self._raise_gap()
+            if self._up.is_set() and not self._refusal and self._caught_up():
+                self._tell(State.LIVE, "")
+            question = self._handover.question()
+            trades = self._tape.question() if self._tape is not None else None
+            if question is not None:
+                await self._ask(question)
+            elif self._refusal:
                 self._end(State.NOTSUBSCRIBED, self._refusal)
-                return
-            if self._end_ms is not None and (self._handover.expected_ms() or 0) >= self._end_ms:
+            elif self._end_ms is not None and (self._handover.expected_ms() or 0) >= self._end_ms:
                 self._end(State.DISCONNECTED, "todate is reached")
-                return
-            if not self._live:
-                self._live = True
-                self._sink.state(State.LIVE, "")
-            await self._wait_for_news()
+            elif not self._up.is_set():
+                await self._wait_until(None)
+            elif trades is not None:
+                await self._ask_trades(trades)
+            else:
+                await self._wait_until(self._next_look_ms())
+                await self._poll_forming()
 
-    async def _wait_for_news(self) -> None:
-        now_ms = self._connection.clock.now_ms()
-        span = self._handover.overdue(now_ms, OVERDUE_MS) or self._unseen_end(now_ms)
-        if span is not None:
-            logger.info(
-                "%s %s: no closing frame came for the bars of %s; asking REST.", self._symbol, self._timeframe, span
-            )
-            await self._ask(span)
+    def _caught_up(self) -> bool:
+        """Whether all bars are delivered that were over when the stream came up, or when something failed."""
+        expected = self._handover.expected_ms() or 0
+        if self._tape is not None:
+            return expected >= self._live_ms and self._tape.sure
+        return expected >= self._backlog_ms
+
+    def _look_at_clock(self) -> None:
+        """Note which bars are over by the exchange's clock, where that is to be known without a frame."""
+        now_ms = self._now_ms()
+        if self._place is not None:
+            if self._poll_ms is None or now_ms >= self._poll_ms:
+                self._handover.over(over_ms(self._timeframe, now_ms))
+                self._poll_ms = next_poll_ms(
+                    self._timeframe, self._place, self._spread_ms(), now_ms, self._longest_poll_ms
+                )
+        elif self._tape is not None:
+            self._from_trades += self._tape.tick(now_ms)
+        elif self._handover.overdue(now_ms, OVERDUE_MS):
+            logger.info("%s %s: no closing frame came; asking REST.", self._symbol, self._timeframe)
+        elif self._gaps != "none" and self._up.is_set():
+            # A bar that nobody trades in has no frame: that it does not exist must be known at its end.
+            self._handover.over(floor_ms(self._timeframe, now_ms - OVERDUE_MS))
+        if self._end_ms is not None and now_ms >= self._end_ms + OVERDUE_MS and self._tape is None:
+            self._handover.over(self._end_ms)
+
+    def _next_look_ms(self) -> int:
+        if self._source == "poll" and self._poll_ms is not None:
+            return self._poll_ms
+        return next_ms(self._timeframe, self._now_ms() - OVERDUE_MS) + OVERDUE_MS
+
+    def _spread_ms(self) -> int:
+        """Return over how long polls are spread, by the budget that is left."""
+        stats = self._connection.limiter.stats()
+        weight = stats.weight / stats.calls if stats.calls else 1.0
+        return max(
+            (
+                window_ms(
+                    self._polls.markets,
+                    rule.limit / rule.window_s,
+                    1.0 if rule.per_call else weight,
+                    1.0 - rule.used / rule.limit,
+                )
+                for rule in stats.rules
+                if rule.limit and rule.window_s
+            ),
+            default=0,
+        )
+
+    async def _poll_forming(self) -> None:
+        """Between closes, look at the bar that forms, where polls are asked for more often than bars close."""
+        expected = self._handover.expected_ms()
+        due = self._poll_ms is not None and self._now_ms() >= self._poll_ms
+        if self._source != "poll" or self._longest_poll_ms is None or not self._sink.partial or not due:
             return
-        until_ms = next_ms(self._timeframe, now_ms) + OVERDUE_MS
+        if expected is None or over_ms(self._timeframe, self._now_ms()) > expected:
+            return
+        answer = await self._answer(Span(expected, next_ms(self._timeframe, expected)), Lane.LIVE)
+        if len(answer.ts_ms):
+            opened, high, low, close, volume, *extra = answer.ohlcv[:, 0].tolist()
+            bar = Bar(int(answer.ts_ms[0]), opened, high, low, close, volume, Origin.REST, tuple(extra))
+            self._take(bar, closed=False)
+
+    async def _ask(self, question: Question) -> None:
+        """Ask REST in due time, unless frames make it needless before."""
+        late_s = self._connection.clock.wait_s(close_ms(self._timeframe, question.span.start_ms) + LATE_MS)
+        timer = asyncio.get_running_loop().call_later(late_s, self._late, question.span)
         try:
-            async with asyncio.timeout(self._connection.clock.wait_s(until_ms) + 0.01):
+            if self._now_ms() < question.at_ms:
+                await self._wait_until(question.at_ms)
+                return
+            answer = await self._answer(question.span, Lane.LIVE)
+        finally:
+            timer.cancel()
+        if self._source == "poll" and self._state is State.CONNBROKEN:
+            self._tell(State.DELAYED, "the exchange answers again")
+        self._handover.rest(answer)
+
+    async def _ask_trades(self, question: TradeQuestion) -> None:
+        """Ask REST for trades in due time, unless the stream makes it needless before."""
+        tape, rest, name = self._tape, self._connection.rest, self._connection.facts.trades_from_param
+        assert tape is not None  # noqa: S101 - there is a question
+        if self._now_ms() < question.at_ms:
+            await self._wait_until(min(question.at_ms, self._next_look_ms()))
+            return
+        sent_ms = self._now_ms()
+        by_id = question.from_id is not None and bool(name)
+        # One ms earlier: some exchanges give only what is later than they are told.
+        since_ms = None if by_id else question.since_ms - 1
+        params = {name: question.from_id} if by_id else {}
+        with in_lane(Lane.LIVE):
+            rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
+        trades = [
+            Trade(row["id"] or "", int(row["timestamp"]), float(row["price"]), float(row["amount"]), row["side"] or "")
+            for row in rows
+        ]
+        self._from_trades += tape.answered(trades, len(trades) >= TRADES_AT_ONCE, sent_ms, self._now_ms())
+
+    def _late(self, span: Span) -> None:
+        """Tell that bars are owed and cannot be had yet."""
+        missing = self._handover.missing()
+        if self._live and missing is not None and missing.start_ms <= span.start_ms:
+            self._backlog_ms = floor_ms(self._timeframe, self._now_ms())
+            self._tell(State.DELAYED, f"the bar of {span.start_ms} is over and REST has not confirmed it yet")
+
+    async def _answer(self, span: Span, lane: Lane) -> Answer:
+        sent_ms = self._now_ms()
+        older, split_ms = empty(), span.start_ms
+        with in_lane(lane):
+            if span.end_ms - span.start_ms > MOST_BARS * self._timeframe.nominal_ms:
+                older, split_ms = await self._settled_history(*span)
+            recent, newest_ms = await self._read(Span(split_ms, span.end_ms))
+        ts_ms, ohlcv = join([older, recent], *span)
+        return Answer(span, ts_ms, ohlcv, sent_ms, self._now_ms(), newest_ms)
+
+    async def _read(self, span: Span) -> tuple[Columns, int]:
+        """Read a few bars, and what REST shows behind them; return the columns and the latest open among them."""
+        limit = (span.end_ms - span.start_ms) // self._timeframe.nominal_ms + 3
+        pages, newest_ms = [empty()], span.start_ms - 1
+        while newest_ms < span.end_ms:
+            page = await self._page(newest_ms + 1, limit)
+            if not len(page[0]) or int(page[0][-1]) <= newest_ms:
+                break
+            pages.append(page)
+            newest_ms = int(page[0][-1])
+            if len(page[0]) < limit <= self._connection.facts.page_limit:
+                # It ended because nothing more exists, not because an answer holds no more.
+                break
+        merged = merge(pages)
+        first, end = np.searchsorted(merged.ts_ms, span)
+        return (merged.ts_ms[first:end], merged.ohlcv[:, first:end]), newest_ms
+
+    async def _sleep_until(self, at_ms: int) -> None:
+        await asyncio.sleep(self._connection.clock.wait_s(at_ms))
+
+    async def _wait_until(self, at_ms: int | None) -> None:
+        """Wait for news, but not longer than to a time of the exchange."""
+        try:
+            async with asyncio.timeout(None if at_ms is None else self._connection.clock.wait_s(at_ms) + 0.001):
                 await self._news.wait()
         except TimeoutError:
             return
 
-    def _unseen_end(self, now_ms: int) -> Span | None:
-        """Return the last span before `end_ms` if its time is over and no frame has told of its bars."""
-        expected = self._handover.expected_ms()
-        if self._end_ms is None or expected is None or now_ms < self._end_ms + OVERDUE_MS:
-            return None
-        return Span(expected, self._end_ms)
+    def _tell(self, state: State, reason: str) -> None:
+        if state is not self._state and not self._over:
+            self._state = state
+            self._sink.state(state, reason)
 
-    async def _ask(self, span: Span) -> None:
-        with in_lane(Lane.LIVE):
-            ts_ms, ohlcv = await self._download(span)
-        self._handover.rest(span, ts_ms, ohlcv)
-        self._deliver()
+    def _end(self, state: State, reason: str) -> None:
+        """Tell that nothing more comes."""
+        self._tell(state, reason)
+        self._over = True
+
+    def _raise_gap(self) -> None:
+        gap = self._handover.gap
+        if gap is not None:
+            raise DataError(
+                f"{self._symbol} {self._timeframe}: nobody traded from {gap.start_ms} to {gap.end_ms} (ms UTC), and "
+                "gaps='raise' asks to stop there: allow gaps with gaps='none' or fill them with gaps='flat'."
+            )
+
+    def _take_from_trades(self) -> None:
+        """Hand over the bars made of trades, once those before them are known."""
+        tape, handover = self._tape, self._handover
+        if tape is None or (handover.expected_ms() or 0) < self._live_ms:
+            return
+        for bar in self._from_trades:
+            handover.frame(bar, closed=True)
+        self._from_trades.clear()
+        handover.complete(tape.complete_ms)
 
     def _deliver(self) -> None:
+        self._take_from_trades()
         bars = self._handover.release()
         if self._end_ms is not None:
             bars = [bar for bar in bars if bar.ts_ms < self._end_ms]
         if bars:
+            counts = self.counts
+            counts.delay_ms = self._now_ms() - close_ms(self._timeframe, bars[-1].ts_ms)
+            if self._live:
+                counts.longest_delay_ms = max(counts.longest_delay_ms, counts.delay_ms)
             self._sink.bars(bars)
         for kept, came in self._handover.corrections:
             self._sink.correction(kept, came)
         self._handover.corrections.clear()
 
     async def _download(self, span: Span) -> Columns:
-        limit = self._connection.facts.page_limit
-        return await download(self._page, self._timeframe, span.start_ms, span.end_ms, limit, len(self._picked))
+        return await self._past.get(span.start_ms, span.end_ms)
 
     async def _page(self, since_ms: int | None, limit: int | None) -> Columns:
-        return await self._connection.fetch_page(
-            self._symbol, self._timeframe.text, since_ms, limit, self._params, self._extra
-        )
+        request = (self._symbol, self._timeframe.text, since_ms, limit, self._params, self._extra)
+        return await self._connection.fetch_page(*request)
+
+
+def _cut(columns: Columns, end_ms: int) -> tuple[Columns, int]:
+    """Return the bars before `end_ms`, and where they are complete: there, or at the first one if all are later."""
+    ts_ms, ohlcv = columns
+    if len(ts_ms):
+        end_ms = max(end_ms, int(ts_ms[0]))
+    keep = int(ts_ms.searchsorted(end_ms))
+    return (ts_ms[:keep], ohlcv[:, :keep].copy()), end_ms
+
+
+def _last_of(columns: Columns, origin: NDArray[np.uint8]) -> Bar | None:
+    ts_ms, ohlcv = columns
+    if not len(ts_ms):
+        return None
+    opened, high, low, close, volume, *extra = ohlcv[:, -1].tolist()
+    return Bar(int(ts_ms[-1]), opened, high, low, close, volume, Origin(int(origin[-1])), tuple(extra))
+
+
+def _joined(block: tuple[Columns, NDArray[np.uint8]], bars: list[Bar]) -> tuple[Columns, NDArray[np.uint8]]:
+    """Return a block with bars behind it."""
+    (ts_ms, ohlcv), origin = block
+    if not bars:
+        return block
+    later = np.array([(*bar[1:6], *bar.extra) for bar in bars], np.float64).T
+    if not len(ts_ms):
+        ohlcv = np.empty((len(later), 0))
+    return (
+        (np.append(ts_ms, [bar.ts_ms for bar in bars]), np.ascontiguousarray(np.hstack([ohlcv, later]))),
+        np.append(origin, np.array([bar.origin for bar in bars], np.uint8)),
+    )

@@ -621,7 +621,7 @@ class Shard:
 
     def _tell_silent(self, now_s: float) -> None:
         for subscription in self._silent(now_s):
-            subscription.silences += 1
+            subscription.note_silence()
             reason = f"nothing came for {now_s - subscription.heard_s:.1f} s: subscribing anew"
             logger.info("%s: %s.", subscription.name, reason)
             subscription.down(reason)

@@ -13,6 +13,9 @@ from ccxtbt.market.handover import Bar, Origin
 # The patience with a silent stream doubles with each time that a new socket brought nothing either, so that a quiet
 # market stays cheap.
 SILENT_DOUBLINGS = 6
+# A market that was silent for some time and spoke again may be silent for so many times as long before its stream is
+# taken for lost: a market without trades for minutes must not lose its connection each time.
+PATIENCE_LEARNT = 1.5
 # How many of the last trades are known again when they come twice: what exchanges show anew to who subscribes anew.
 REMEMBERED = 1_000
 
@@ -130,6 +133,8 @@ class Subscription(Generic[L]):
         self.live = False
         self.heard_s = 0.0
         self.silences = 0
+        self._most_patience_s = patience_s * 2**SILENT_DOUBLINGS
+        self._silent_since_s = 0.0
 
     @property
     def key(self) -> Key:
@@ -175,6 +180,18 @@ class Subscription(Generic[L]):
         """Whether nothing has come for too long."""
         return self.live and now_s - self.heard_s > self.patience_s * 2 ** min(self.silences, SILENT_DOUBLINGS)
 
+    def note_silence(self) -> None:
+        """Note that the stream is taken for lost."""
+        if not self.silences:
+            self._silent_since_s = self.heard_s
+        self.silences += 1
+
+    def note_voice(self, now_s: float) -> None:
+        """Note that something came after a silence, and how long this market may be silent."""
+        learnt_s = PATIENCE_LEARNT * (now_s - self._silent_since_s)
+        self.patience_s = min(max(self.patience_s, learnt_s), self._most_patience_s)
+        self.silences = 0
+
     def parsed(self, result: Any, together: bool, source: object, now_s: float) -> None:
         """Pass on what ccxt's call for one returned, or for several where `together`."""
         raise NotImplementedError
@@ -209,7 +226,8 @@ class BarSubscription(Subscription[Listener]):
     def frame(self, bar: Bar, closed: bool, now_s: float) -> None:
         """Pass a bar on."""
         self.heard_s = now_s
-        self.silences = 0
+        if self.silences:
+            self.note_voice(now_s)
         for listener in self.listeners:
             listener.frame(bar, closed)
 
@@ -238,7 +256,8 @@ class TradeSubscription(Subscription[TradeListener]):
     def trades(self, trades: Iterable[Trade], source: object, now_s: float) -> None:
         """Pass trades on that came from a socket."""
         self.heard_s = now_s
-        self.silences = 0
+        if self.silences:
+            self.note_voice(now_s)
         if self._source is None:
             self._source = source
         if source is self._source:

@@ -143,6 +143,20 @@ def parse(text: str | Timeframe) -> Timeframe:
     return _parse_text(text)
 
 
+def readable(texts: Iterable[str]) -> list[Timeframe]:
+    """Read those texts that are timeframes; exchanges list others too.
+
+    Parameters
+    ----------
+    texts : iterable of str
+
+    Returns
+    -------
+    list of Timeframe
+    """
+    return [_parse_text(text) for text in texts if _TEXT.fullmatch(text)]
+
+
 def from_backtrader(timeframe: int, compression: int, offered: Iterable[str] | None = None) -> str:
     """Give the text of a backtrader timeframe, as the exchange spells it.
 

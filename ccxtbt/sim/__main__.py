@@ -1,7 +1,7 @@
 """Run the simulated exchange in a process of its own: ``python -m ccxtbt.sim``.
 
-Prints one line of JSON once it listens: url, api_key, secret, start_ms, speed and pid. It ends on SIGINT and SIGTERM,
-and with ``--with-stdin`` also when its standard input closes, so that it never outlives who started it.
+Prints one line of JSON once it listens: url, api_key, secret, start_ms, began_s, speed and pid. It ends on SIGINT and
+SIGTERM, and with ``--with-stdin`` also when its standard input closes, so that it never outlives who started it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -39,10 +40,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", type=float, default=1.0, help="virtual milliseconds per real one")
     parser.add_argument("--start-ms", type=int, default=START_MS, help="where live begins, ms UTC")
+    parser.add_argument("--began-s", type=float, help="when the clock stood at --start-ms, Unix time; now if not given")
     parser.add_argument("--history-days", type=float, default=7.0)
+    parser.add_argument("--quiet-bars", choices=("skip", "flat"), default="skip", help="what a bar without trades is")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="one way, on the simulator's clock")
     parser.add_argument("--api-key", default=API_KEY)
     parser.add_argument("--secret", default=SECRET)
+    parser.add_argument("--control", action="store_true", help="take orders below /control/: see ccxtbt.sim.control")
     parser.add_argument("--with-stdin", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
     options.specs = None
@@ -70,13 +74,16 @@ def build(options: argparse.Namespace) -> SimServer:
         seed=options.seed,
         speed=options.speed,
         start_ms=options.start_ms,
+        began_s=options.began_s,
         history_ms=int(options.history_days * DAY_MS),
+        quiet_bars=options.quiet_bars,
         balances=balances,
         api_key=options.api_key,
         secret=options.secret,
         host=options.host,
         port=options.port,
         latency_ms=options.latency_ms,
+        control=options.control,
     )
 
 
@@ -104,6 +111,8 @@ def _stop_at_end(loop: asyncio.AbstractEventLoop, server: SimServer) -> None:
 
 async def run(options: argparse.Namespace) -> None:
     """Serve until a signal, or the end of standard input, says stop."""
+    if options.began_s is None:
+        options.began_s = time.time()
     server = build(options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -121,6 +130,7 @@ async def run(options: argparse.Namespace) -> None:
             "api_key": options.api_key,
             "secret": options.secret,
             "start_ms": options.start_ms,
+            "began_s": options.began_s,
             "speed": options.speed,
             "pid": os.getpid(),
         }

@@ -12,7 +12,7 @@ from ccxtbt.sim.binance_limits import Limits, Usage, weight_of
 from ccxtbt.sim.binance_rest import Rest
 from ccxtbt.sim.binance_streams import Deliver, MarketStreams
 from ccxtbt.sim.binance_user import Request, UserSockets
-from ccxtbt.sim.events import BalanceEvent, OrderEvent
+from ccxtbt.sim.events import AlgoEvent, BookTickerEvent, KlineEvent, MarginEvent, TradeEvent
 
 if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
@@ -27,6 +27,9 @@ class Opening(NamedTuple):
     socket: Socket
     streams: list[str]
     combined: bool
+    #: Whether it is the futures exchange's, and the listen key that its user stream is opened by.
+    usdm: bool = False
+    listen_key: str = ""
 
 
 class Binance:
@@ -46,16 +49,17 @@ class Binance:
         self.exchange = exchange
         self.usage = Usage(limits, exchange.clock.now_ms)
         self.rest = Rest(exchange, self.usage)
-        self.streams = MarketStreams(exchange, self.rest.market_data, limits.ws_streams, deliver)
+        self.market_data = self.rest.market_data
+        self.streams = MarketStreams(exchange, self.market_data, limits.ws_streams, deliver)
         self.users = UserSockets(self.rest, deliver)
 
     def publish(self, events: Iterable[Event], now_ms: int) -> None:
         """Send events to whom they concern, in their order."""
         for event in events:
-            if isinstance(event, (OrderEvent, BalanceEvent)):
-                self.users.publish(event, now_ms)
-            else:
+            if isinstance(event, (TradeEvent, KlineEvent, BookTickerEvent)):
                 self.streams.publish(event, now_ms)
+            elif not isinstance(event, (AlgoEvent, MarginEvent)):
+                self.users.publish(event, now_ms)
 
     def drop(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
@@ -94,6 +98,12 @@ def without_host(path: str) -> str:
 def opening(path: str, query: str) -> Opening | None:
     """Read what a WebSocket client connects to; None if there is no such address."""
     parts = path.strip("/").split("/")
+    if parts[0] in {"public", "market"}:
+        inner = opening("/".join(parts[1:]), query)
+        return None if inner is None else inner._replace(usdm=True)
+    if parts == ["private", "ws"]:
+        key = query.partition("listenKey=")[2].partition("&")[0]
+        return Opening("user", [], combined=False, usdm=True, listen_key=key)
     if parts[0] == "ws-api" and parts[1:] in ([], ["v3"]):
         return Opening("user", [], combined=False)
     if parts[0] == "ws":

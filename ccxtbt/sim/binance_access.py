@@ -12,7 +12,9 @@ from urllib.parse import parse_qsl
 
 _DECIMAL = re.compile(r"^([0-9]{1,20})(\.[0-9]{1,20})?$")
 _INTEGER = re.compile(r"^[0-9]{1,20}$")
+_CLIENT_ID = re.compile(r"^[.A-Z:/a-z0-9_-]{1,36}$")
 _SYMBOL = re.compile(r"^[A-Z0-9-_.]{1,20}$")
+DAY_MS = 86_400_000
 MAX_RECV_WINDOW_MS = 60_000
 DEFAULT_RECV_WINDOW_MS = 5_000
 MAX_AHEAD_MS = 1_000
@@ -99,6 +101,22 @@ class Params(dict[str, str]):
             return Decimal(value)
         except InvalidOperation as error:  # pragma: no cover - the pattern admits nothing that Decimal does not read
             raise illegal(name, _DECIMAL.pattern) from error
+
+    def client_id(self, name: str) -> str | None:
+        """Read an id of the client's choice, None where it was not sent."""
+        value = self.get(name)
+        if not value:
+            return None
+        if not _CLIENT_ID.match(value):
+            raise illegal(name, _CLIENT_ID.pattern)
+        return value
+
+    def day(self) -> tuple[int | None, int | None]:
+        """Read ``startTime`` and ``endTime``, which may not span more than a day."""
+        start_ms, end_ms = self.integer("startTime"), self.integer("endTime")
+        if start_ms is not None and end_ms is not None and end_ms - start_ms > DAY_MS:
+            raise Refusal(400, -1127, "More than 24 hours between startTime and endTime.")
+        return start_ms, end_ms
 
     def one_of(self, name: str, legal: Iterable[str], code: int, msg: str) -> str:
         """Read a mandatory parameter out of a set of words; ``code`` and ``msg`` refuse any other."""

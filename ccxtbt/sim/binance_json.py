@@ -32,6 +32,8 @@ def _order_core(order: Order) -> Json:
     }
     if order.type in STOPS:
         core["stopPrice"] = text(order.stop_price)
+    if order.expiry_reason:
+        core["expiryReason"] = order.expiry_reason
     return core
 
 
@@ -102,7 +104,7 @@ def my_trade(fill: Fill) -> Json:
         "symbol": fill.symbol,
         "id": fill.trade_id,
         "orderId": fill.order_id,
-        "orderListId": -1,
+        "orderListId": fill.order_list_id,
         "price": text(fill.price),
         "qty": text(fill.qty),
         "quoteQty": text(fill.quote),
@@ -288,6 +290,8 @@ def execution_report(event: OrderEvent, now_ms: int) -> Json:
     }
     if event.working and order.working_ms >= 0:
         report["W"] = order.working_ms
+    if event.exec_type == "EXPIRED" and order.expiry_reason:
+        report["eR"] = order.expiry_reason
     return report
 
 

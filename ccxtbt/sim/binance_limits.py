@@ -16,7 +16,7 @@ Params = Mapping[str, str]
 Weight = int | Callable[[Params], int]
 
 
-def _by_limit(default: int, *steps: tuple[int, int]) -> Weight:
+def by_limit(default: int, *steps: tuple[int, int]) -> Weight:
     """Weight by ``limit``: the weight of the first step whose bound is not exceeded."""
 
     def weight(params: Params) -> int:
@@ -27,7 +27,7 @@ def _by_limit(default: int, *steps: tuple[int, int]) -> Weight:
     return weight
 
 
-def _by_symbols(one: int, many: int, *, up_to_20: int | None = None, up_to_100: int | None = None) -> Weight:
+def by_symbols(one: int, many: int, *, up_to_20: int | None = None, up_to_100: int | None = None) -> Weight:
     """Weight by how many symbols are asked for: one, some, or all (no symbol named)."""
 
     def weight(params: Params) -> int:
@@ -48,15 +48,15 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/ping"): 1,
     ("GET", "/api/v3/time"): 1,
     ("GET", "/api/v3/exchangeInfo"): 20,
-    ("GET", "/api/v3/depth"): _by_limit(100, (100, 5), (500, 25), (1000, 50), (5000, 250)),
+    ("GET", "/api/v3/depth"): by_limit(100, (100, 5), (500, 25), (1000, 50), (5000, 250)),
     ("GET", "/api/v3/trades"): 25,
     ("GET", "/api/v3/historicalTrades"): 25,
     ("GET", "/api/v3/aggTrades"): 4,
     ("GET", "/api/v3/klines"): 2,
     ("GET", "/api/v3/uiKlines"): 2,
-    ("GET", "/api/v3/ticker/24hr"): _by_symbols(2, 80, up_to_20=2, up_to_100=40),
-    ("GET", "/api/v3/ticker/price"): _by_symbols(2, 4),
-    ("GET", "/api/v3/ticker/bookTicker"): _by_symbols(2, 4),
+    ("GET", "/api/v3/ticker/24hr"): by_symbols(2, 80, up_to_20=2, up_to_100=40),
+    ("GET", "/api/v3/ticker/price"): by_symbols(2, 4),
+    ("GET", "/api/v3/ticker/bookTicker"): by_symbols(2, 4),
     ("GET", "/api/v3/account"): 20,
     ("GET", "/api/v3/account/commission"): 20,
     ("GET", "/api/v3/rateLimit/order"): 40,
@@ -65,7 +65,15 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/api/v3/order"): 4,
     ("DELETE", "/api/v3/order"): 1,
     ("POST", "/api/v3/order/cancelReplace"): 1,
-    ("GET", "/api/v3/openOrders"): _by_symbols(6, 80),
+    ("POST", "/api/v3/order/oco"): 1,
+    ("POST", "/api/v3/orderList/oco"): 1,
+    ("POST", "/api/v3/orderList/oto"): 1,
+    ("POST", "/api/v3/orderList/otoco"): 1,
+    ("DELETE", "/api/v3/orderList"): 1,
+    ("GET", "/api/v3/orderList"): 4,
+    ("GET", "/api/v3/openOrderList"): 6,
+    ("GET", "/api/v3/allOrderList"): 20,
+    ("GET", "/api/v3/openOrders"): by_symbols(6, 80),
     ("DELETE", "/api/v3/openOrders"): 1,
     ("GET", "/api/v3/allOrders"): 20,
     ("GET", "/api/v3/myTrades"): lambda params: 5 if "orderId" in params else 20,
@@ -82,16 +90,24 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("WS", "order.test"): 1,
     ("WS", "order.status"): 4,
     ("WS", "order.cancel"): 1,
-    ("WS", "openOrders.status"): _by_symbols(6, 80),
+    ("WS", "orderList.place"): 1,
+    ("WS", "orderList.place.oco"): 1,
+    ("WS", "orderList.place.oto"): 1,
+    ("WS", "orderList.place.otoco"): 1,
+    ("WS", "orderList.cancel"): 1,
+    ("WS", "orderList.status"): 4,
+    ("WS", "openOrderLists.status"): 6,
+    ("WS", "allOrderLists"): 20,
+    ("WS", "openOrders.status"): by_symbols(6, 80),
     ("WS", "openOrders.cancelAll"): 1,
     ("WS", "allOrders"): 20,
     ("WS", "myTrades"): 20,
 }
 
 
-def weight_of(method: str, path: str, params: Params) -> int:
+def weight_of(method: str, path: str, params: Params, weights: Mapping[tuple[str, str], Weight] = WEIGHTS) -> int:
     """Look up the weight of one request; what is not in the table weighs 1."""
-    weight = WEIGHTS.get((method, path), 1)
+    weight = weights.get((method, path), 1)
     return weight if isinstance(weight, int) else weight(params)
 
 
@@ -224,21 +240,21 @@ class Usage:
         """Lift all bans."""
         self._banned_until_ms.clear()
 
-    def check_order(self, account: str) -> None:
-        """Raise -1015 (429, no Retry-After) if the account may not place another order now."""
+    def check_order(self, account: str, orders: int = 1) -> None:
+        """Raise -1015 (429, no Retry-After) if the account may not place that many orders more now."""
         now_ms = self._now_ms()
         for counter, limit, name in (
             (self._orders_10s, self.limits.orders_per_10s, "10 SECOND"),
             (self._orders_day, self.limits.orders_per_day, "1 DAY"),
         ):
-            if counter.add(account, 0, now_ms) >= limit:
+            if counter.add(account, 0, now_ms) + orders > limit:
                 raise Refusal(429, -1015, f"Too many new orders; current limit is {limit} orders per {name}.")
 
-    def count_order(self, account: str) -> None:
-        """Count one order that was taken."""
+    def count_order(self, account: str, orders: int = 1) -> None:
+        """Count orders that were taken."""
         now_ms = self._now_ms()
-        self._orders_10s.add(account, 1, now_ms)
-        self._orders_day.add(account, 1, now_ms)
+        self._orders_10s.add(account, orders, now_ms)
+        self._orders_day.add(account, orders, now_ms)
 
     def orders(self, account: str) -> tuple[int, int]:
         """Return the orders of an account in the current 10 s and in the current day."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,11 +26,28 @@ HOUR_MS = 3_600_000
 class MarketData:
     """Answers that need no signature. Each takes the request's parameters and returns JSON or its bytes."""
 
+    #: Most rows of one answer.
+    max_klines = 1000
+
     def __init__(self, exchange: Exchange, usage: Usage) -> None:
         self._exchange = exchange
         self._usage = usage
         #: Told of every book that leaves by REST: symbol, bids, asks.
         self.on_depth: Callable[[str, list[tuple[str, str]], list[tuple[str, str]]], None] = lambda *_: None
+        self._lag_ms = self._skew_ms = 0
+
+    @contextmanager
+    def seen_with(self, lag_ms: int, skew_ms: int) -> Generator[None]:
+        """Answer, within, from a replica that is `lag_ms` behind and by a clock that is `skew_ms` ahead."""
+        self._lag_ms, self._skew_ms = lag_ms, skew_ms
+        try:
+            yield
+        finally:
+            self._lag_ms = self._skew_ms = 0
+
+    def _seen_ms(self) -> int:
+        """Return up to when klines and trades are seen."""
+        return self._exchange.clock.now_ms() - self._lag_ms
 
     def _market(self, params: Params) -> Market:
         return self._exchange.market(params.symbol())
@@ -56,7 +74,7 @@ class MarketData:
 
     def time(self, params: Params) -> Json:
         """``GET /api/v3/time``."""
-        return {"serverTime": self._exchange.clock.now_ms()}
+        return {"serverTime": self._exchange.clock.now_ms() + self._skew_ms}
 
     def exchange_info(self, params: Params) -> Json:
         """``GET /api/v3/exchangeInfo``."""
@@ -77,16 +95,14 @@ class MarketData:
             interval,
             params.integer("startTime"),
             params.integer("endTime"),
-            params.limit(500, 1000),
-            now_ms=self._exchange.clock.now_ms(),
+            params.limit(500, self.max_klines),
+            now_ms=self._seen_ms(),
         )
 
     def trades(self, params: Params) -> list[Json]:
         """``GET /api/v3/trades`` and, with fromId, ``historicalTrades``."""
         market = self._market(params)
-        rows = market.trades(
-            from_id=params.integer("fromId"), limit=params.limit(500, 1000), now_ms=self._exchange.clock.now_ms()
-        )
+        rows = market.trades(from_id=params.integer("fromId"), limit=params.limit(500, 1000), now_ms=self._seen_ms())
         return [public_trade(market, trade) for trade in rows]
 
     def agg_trades(self, params: Params) -> list[Json]:
@@ -100,7 +116,7 @@ class MarketData:
             start_ms=start_ms,
             end_ms=end_ms,
             limit=params.limit(500, 1000),
-            now_ms=self._exchange.clock.now_ms(),
+            now_ms=self._seen_ms(),
         )
         return [agg_trade(market, trade) for trade in rows]
 
@@ -190,8 +206,8 @@ def _symbol_info(spec: Spec) -> Json:
         "quoteCommissionPrecision": 8,
         "orderTypes": ORDER_TYPES,
         "icebergAllowed": False,
-        "ocoAllowed": False,
-        "otoAllowed": False,
+        "ocoAllowed": True,
+        "otoAllowed": True,
         "quoteOrderQtyMarketAllowed": True,
         "allowTrailingStop": False,
         "cancelReplaceAllowed": True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from ccxtbt.sim import binance_lists
 from ccxtbt.sim.binance_access import (
     Params,
     Refusal,
@@ -16,7 +17,7 @@ from ccxtbt.sim.binance_access import (
     signed_params,
     signed_text,
 )
-from ccxtbt.sim.binance_limits import Usage, weight_of
+from ccxtbt.sim.binance_limits import WEIGHTS, Usage, Weight, weight_of
 from ccxtbt.sim.binance_market import MarketData
 from ccxtbt.sim.binance_trade import Trading
 from ccxtbt.sim.orders import Reject
@@ -45,10 +46,12 @@ class Endpoint(NamedTuple):
     public: Callable[[Params], Any] | None
     signed: Callable[[Account, Params], Any] | None
     names: frozenset[str]
+    #: False where the key alone is enough.
+    has_signature: bool = True
 
 
-class Rest:
-    """The REST API of one exchange.
+class Api:
+    """A REST API of Binance.
 
     Parameters
     ----------
@@ -56,14 +59,23 @@ class Rest:
         What the requests are about.
     usage
         Where weights and orders are counted.
+    endpoints
+        What there is, by method and path.
+    weights
+        What a request weighs, by method and path.
     """
 
-    def __init__(self, exchange: Exchange, usage: Usage) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        usage: Usage,
+        endpoints: dict[tuple[str, str], Endpoint],
+        weights: Mapping[tuple[str, str], Weight] = WEIGHTS,
+    ) -> None:
         self.exchange = exchange
         self.usage = usage
-        self.market_data = MarketData(exchange, usage)
-        self.trading = Trading(exchange, usage)
-        self.endpoints = _endpoints(self.market_data, self.trading)
+        self.endpoints = endpoints
+        self._weights = weights
 
     def answer(self, method: str, path: str, query: str, body: str, api_key: str | None, address: str) -> Answer:
         """Carry out one request.
@@ -84,11 +96,12 @@ class Rest:
         headers = {"Content-Type": JSON_TYPE}
         try:
             params = read_params(query, body)
-            weight = weight_of(method, path, params)
+            weight = weight_of(method, path, params, self._weights)
             self.usage.charge(address, weight)
             if endpoint.signed is not None:
                 secret = check_key(api_key, self._secret_of)
-                check_signature(params, signed_text(query, body), secret, self.exchange.clock.now_ms())
+                if endpoint.has_signature:
+                    check_signature(params, signed_text(query, body), secret, self.exchange.clock.now_ms())
             result = self._call(endpoint, params, api_key)
             status, content = 200, result if isinstance(result, bytes) else orjson.dumps(result)
         except Refusal as refusal:
@@ -115,7 +128,11 @@ class Rest:
             _check_names(params, endpoint.names | _SIGNED_PARAMS)
             return endpoint.signed(self.exchange.accounts[api_key or ""], params)
         except Reject as reject:
-            raise Refusal(400, reject.code, reject.message) from reject
+            raise Refusal(400, *self._translate(reject)) from reject
+
+    def _translate(self, reject: Reject) -> tuple[int, str]:
+        """Return how this API says what the exchange refuses."""
+        return reject.code, reject.message
 
     def authenticate_socket(self, params: Params, names: frozenset[str]) -> Account:
         """Check key, timestamp, signature and parameter names of a ws-api request; return its account."""
@@ -133,6 +150,26 @@ class Rest:
             return (orjson.Fragment(result) if isinstance(result, bytes) else result), None
         account = self.authenticate_socket(params, endpoint.names)
         return self._call(endpoint, params_read, account.api_key), account
+
+
+class Rest(Api):
+    """The REST API of Binance spot."""
+
+    def __init__(self, exchange: Exchange, usage: Usage) -> None:
+        self.market_data = MarketData(exchange, usage)
+        self.trading = Trading(exchange, usage)
+        lists = binance_lists.ListTrading(exchange, usage)
+        super().__init__(exchange, usage, _endpoints(self.market_data, self.trading, lists))
+
+
+def public(handler: Callable[[Params], Any], *names: str) -> Endpoint:
+    """Make an endpoint that anybody may call, from its handler and the parameters that it reads."""
+    return Endpoint(handler, None, frozenset(names))
+
+
+def signed(handler: Callable[[Account, Params], Any], *names: str) -> Endpoint:
+    """Make an endpoint whose requests are signed."""
+    return Endpoint(None, handler, frozenset(names))
 
 
 def _check_names(params: Params, names: frozenset[str]) -> None:
@@ -164,15 +201,10 @@ _NEW_ORDER = frozenset(
 )
 
 
-def _endpoints(market_data: MarketData, trading: Trading) -> dict[tuple[str, str], Endpoint]:
+def _endpoints(
+    market_data: MarketData, trading: Trading, lists: binance_lists.ListTrading
+) -> dict[tuple[str, str], Endpoint]:
     """Return the table of all endpoints."""
-
-    def public(handler: Callable[[Params], Any], *names: str) -> Endpoint:
-        return Endpoint(handler, None, frozenset(names))
-
-    def signed(handler: Callable[[Account, Params], Any], *names: str) -> Endpoint:
-        return Endpoint(None, handler, frozenset(names))
-
     klines = public(market_data.klines, "symbol", "interval", "startTime", "endTime", "timeZone", "limit")
     contracts = public(market_data.no_contracts)
     api = {
@@ -206,6 +238,14 @@ def _endpoints(market_data: MarketData, trading: Trading) -> dict[tuple[str, str
             | {"cancelReplaceMode", "cancelNewClientOrderId", "cancelOrderId", "cancelOrigClientOrderId"}
             | {"cancelRestrictions", "orderRateLimitExceededMode"},
         ),
+        ("POST", "order/oco"): Endpoint(None, lists.place_old_oco, binance_lists.OLD_OCO),
+        ("POST", "orderList/oco"): Endpoint(None, lists.place_oco, binance_lists.OCO),
+        ("POST", "orderList/oto"): Endpoint(None, lists.place_oto, binance_lists.OTO),
+        ("POST", "orderList/otoco"): Endpoint(None, lists.place_otoco, binance_lists.OTOCO),
+        ("DELETE", "orderList"): signed(lists.cancel, "symbol", "orderListId", "listClientOrderId", "newClientOrderId"),
+        ("GET", "orderList"): signed(lists.query, "orderListId", "origClientOrderId"),
+        ("GET", "openOrderList"): signed(lists.open_lists),
+        ("GET", "allOrderList"): signed(lists.all_lists, "fromId", "startTime", "endTime", "limit"),
         ("GET", "openOrders"): signed(trading.open_orders, "symbol"),
         ("DELETE", "openOrders"): signed(trading.cancel_all, "symbol"),
         ("GET", "allOrders"): signed(trading.all_orders, "symbol", "orderId", "startTime", "endTime", "limit"),

@@ -17,7 +17,7 @@ from ccxtbt.sim.binance_json import (
     ticker_event,
     trade_event,
 )
-from ccxtbt.sim.connection import Connection, frame
+from ccxtbt.sim.connection import Connection, framed
 from ccxtbt.sim.events import BookTickerEvent, KlineEvent, TradeEvent
 from ccxtbt.sim.kline import INTERVALS
 
@@ -57,7 +57,7 @@ class MarketStreams:
         self._max_streams = max_streams
         self._deliver = deliver
         self._subscribers: dict[str, dict[Connection, None]] = {}
-        self._timed: dict[str, _Timed] = {}
+        self._timed: dict[str, Timed] = {}
         self._prefix = {symbol: symbol.lower() + "@" for symbol in exchange.markets}
         self._symbol = {prefix: symbol for symbol, prefix in self._prefix.items()}
         market_data.on_depth = self._show_depth
@@ -117,7 +117,7 @@ class MarketStreams:
         interval = kind.removeprefix("kline_")
         return (symbol, interval) if kind != interval and interval in INTERVALS else None
 
-    def _make_timed(self, stream: str) -> _Timed | None:
+    def _make_timed(self, stream: str) -> Timed | None:
         if stream in {"!miniTicker@arr", "!ticker@arr"}:
             return _AllTickers(self._market_data, list(self._exchange.markets), stream)
         at = stream.find("@") + 1
@@ -132,7 +132,13 @@ class MarketStreams:
         period_ms = int(depth[2] or 1000)
         if depth[1]:
             return _PartialDepth(self._exchange, symbol, int(depth[1]), period_ms)
-        return _DepthDiff(self._exchange, symbol, period_ms)
+        return self._make_diff(symbol, period_ms)
+
+    def _make_diff(self, symbol: str, period_ms: int) -> DepthDiff:
+        return DepthDiff(self._exchange, symbol, period_ms)
+
+    def _book_ticker(self, event: BookTickerEvent, now_ms: int) -> Json:
+        return book_ticker_event(event)
 
     def publish(self, event: MarketEvent, now_ms: int) -> None:
         """Send a market's event to all who subscribe to it."""
@@ -148,11 +154,11 @@ class MarketStreams:
             if (stream := prefix + "aggTrade") in self._subscribers:
                 self._send(stream, "aggTrade", agg_trade_event(market, event, now_ms))
         elif (stream := prefix + "bookTicker") in self._subscribers:
-            self._send(stream, "bookTicker", book_ticker_event(event))
+            self._send(stream, "bookTicker", self._book_ticker(event, now_ms))
 
     def _show_depth(self, symbol: str, bids: _Levels, asks: _Levels) -> None:
         for stream, timed in self._timed.items():
-            if isinstance(timed, _DepthDiff) and stream.startswith(self._prefix[symbol]):
+            if isinstance(timed, DepthDiff) and stream.startswith(self._prefix[symbol]):
                 timed.show(bids, asks)
 
     def tick(self, now_ms: int) -> None:
@@ -169,10 +175,10 @@ class MarketStreams:
         raw = combined = b""
         for connection in list(self._subscribers[stream]):
             if connection.combined:
-                combined = combined or frame(b'{"stream":"%b","data":%b}' % (stream.encode(), payload))
+                combined = combined or framed(payload, stream)
                 self._deliver(connection, combined, stream, event, content)
             else:
-                raw = raw or frame(payload)
+                raw = raw or framed(payload, None)
                 self._deliver(connection, raw, stream, event, content)
 
     def answer(self, connection: Connection, request: str) -> bytes:
@@ -221,8 +227,8 @@ def _property(connection: Connection, method: str, params: object, number: int |
     return orjson.dumps({"result": None, "id": number})
 
 
-class _Timed:
-    """A stream that the clock drives: what it sends every `period_ms`, None for nothing this time."""
+class Timed:
+    """A stream that the clock drives: what it sends every `period_ms`."""
 
     event = ""
 
@@ -231,10 +237,11 @@ class _Timed:
         self.due_ms = 0
 
     def content(self, now_ms: int) -> Any:
+        """Return what to send, None for nothing this time."""
         raise NotImplementedError
 
 
-class _Ticker(_Timed):
+class _Ticker(Timed):
     def __init__(self, market_data: MarketData, symbol: str, kind: str) -> None:
         super().__init__(1000)
         self._market_data = market_data
@@ -246,7 +253,7 @@ class _Ticker(_Timed):
         return self._write(self._market_data.ticker_of(self._symbol), now_ms)
 
 
-class _AllTickers(_Timed):
+class _AllTickers(Timed):
     def __init__(self, market_data: MarketData, symbols: list[str], stream: str) -> None:
         super().__init__(1000)
         self._tickers = [_Ticker(market_data, symbol, stream[1 : stream.index("@")]) for symbol in symbols]
@@ -256,7 +263,7 @@ class _AllTickers(_Timed):
         return [ticker.content(now_ms) for ticker in self._tickers]
 
 
-class _PartialDepth(_Timed):
+class _PartialDepth(Timed):
     event = "depth"
 
     def __init__(self, exchange: Exchange, symbol: str, levels: int, period_ms: int) -> None:
@@ -270,7 +277,9 @@ class _PartialDepth(_Timed):
         return {"lastUpdateId": update_id, "bids": bids, "asks": asks}
 
 
-class _DepthDiff(_Timed):
+class DepthDiff(Timed):
+    """Changes of a book, each event beginning where the last one ended."""
+
     event = "depthUpdate"
 
     def __init__(self, exchange: Exchange, symbol: str, period_ms: int) -> None:
@@ -288,6 +297,7 @@ class _DepthDiff(_Timed):
                     side[price] = None
 
     def content(self, now_ms: int) -> Json | None:
+        """Return what has changed since the last event, None for nothing."""
         update_id, bids, asks = self._exchange.book(self._symbol, _DEPTH_LEVELS)
         if update_id <= self._last_id:
             return None

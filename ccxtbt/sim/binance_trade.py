@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from ccxtbt.sim.binance_access import Params, Refusal, illegal
+from ccxtbt.sim.binance_access import Params, Refusal
 from ccxtbt.sim.binance_json import Json, cancelled_order, my_trade, new_order, order_state, text
+from ccxtbt.sim.binance_lists import cancelled_all, cancelled_list
 from ccxtbt.sim.binance_market import need_one
 from ccxtbt.sim.orders import OrderRequest, Reject
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
     from ccxtbt.sim.binance_limits import Usage
     from ccxtbt.sim.matching import Exchange
-    from ccxtbt.sim.orders import Order
-
-DAY_MS = 86_400_000
-_CLIENT_ID = r"^[.A-Z:/a-z0-9_-]{1,36}$"
-_CLIENT_ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:/_-")
 
 
 class Trading:
@@ -28,7 +23,6 @@ class Trading:
     def __init__(self, exchange: Exchange, usage: Usage) -> None:
         self._exchange = exchange
         self._usage = usage
-        self._cancels = itertools.count(1)
 
     def _request(self, params: Params) -> OrderRequest:
         return OrderRequest(
@@ -42,7 +36,7 @@ class Trading:
             trailing_delta=params.integer("trailingDelta"),
             iceberg_qty=params.decimal("icebergQty"),
             time_in_force=params.get("timeInForce") or None,
-            client_id=_client_id(params, "newClientOrderId"),
+            client_id=params.client_id("newClientOrderId"),
         )
 
     def place(self, account: Account, params: Params) -> Json:
@@ -76,9 +70,10 @@ class Trading:
         need_one(params, by_order, by_client)
         symbol = params.symbol()
         self._exchange.market(symbol)
-        cancel_id = _client_id(params, id_of_cancel) or self._cancel_id()
+        cancel_id = params.client_id(id_of_cancel) or self._exchange.new_client_id()
         order = self._exchange.cancel(account, symbol, params.integer(by_order), params.get(by_client), cancel_id)
-        return cancelled_order(order, cancel_id)
+        order_list = self._exchange.lists.of(order)
+        return cancelled_order(order, cancel_id) if order_list is None else cancelled_list(order_list, cancel_id)
 
     def cancel(self, account: Account, params: Params) -> Json:
         """``DELETE /api/v3/order``."""
@@ -126,14 +121,14 @@ class Trading:
         """``DELETE /api/v3/openOrders``."""
         symbol = params.symbol()
         self._exchange.market(symbol)
-        cancelled: list[Order] = self._exchange.cancel_all(account, symbol)
-        return [cancelled_order(order, self._cancel_id()) for order in cancelled]
+        cancel_id = self._exchange.new_client_id()
+        return cancelled_all(self._exchange, self._exchange.cancel_all(account, symbol, cancel_id), cancel_id)
 
     def all_orders(self, account: Account, params: Params) -> list[Json]:
         """``GET /api/v3/allOrders``."""
         symbol = params.symbol()
         self._exchange.market(symbol)
-        start_ms, end_ms = _day(params)
+        start_ms, end_ms = params.day()
         orders = self._exchange.all_orders(
             account, symbol, params.integer("orderId"), start_ms, end_ms, params.limit(500, 1000)
         )
@@ -143,7 +138,7 @@ class Trading:
         """``GET /api/v3/myTrades``."""
         symbol = params.symbol()
         self._exchange.market(symbol)
-        start_ms, end_ms = _day(params)
+        start_ms, end_ms = params.day()
         fills = self._exchange.my_trades(
             account,
             symbol,
@@ -158,7 +153,7 @@ class Trading:
     def account(self, account: Account, params: Params) -> Json:
         """``GET /api/v3/account``."""
         omit_zero = params.get("omitZeroBalances") == "true"
-        maker, taker = self._exchange.maker_fee, self._exchange.taker_fee
+        maker, taker = self._exchange.books.maker_fee, self._exchange.books.taker_fee
         return {
             "makerCommission": int(maker * 10_000),
             "takerCommission": int(taker * 10_000),
@@ -185,24 +180,24 @@ class Trading:
     def commission(self, account: Account, params: Params) -> Json:
         """``GET /api/v3/account/commission``."""
         spec = self._exchange.market(params.symbol()).spec
-        maker, taker = self._exchange.maker_fee, self._exchange.taker_fee
+        maker, taker = self._exchange.books.maker_fee, self._exchange.books.taker_fee
         return {
             "symbol": spec.symbol,
             "standardCommission": _rates(maker, taker),
             "specialCommission": _rates(Decimal(0), Decimal(0)),
             "taxCommission": _rates(Decimal(0), Decimal(0)),
             "discount": {
-                "enabledForAccount": self._exchange.fee_coin is not None,
-                "enabledForSymbol": self._exchange.fee_coin is not None,
-                "discountAsset": self._exchange.fee_coin,
-                "discount": text(1 - self._exchange.fee_coin_discount),
+                "enabledForAccount": self._exchange.books.fee_coin is not None,
+                "enabledForSymbol": self._exchange.books.fee_coin is not None,
+                "discountAsset": self._exchange.books.fee_coin,
+                "discount": text(1 - self._exchange.books.fee_coin_discount),
             },
         }
 
     def trade_fee(self, account: Account, params: Params) -> list[Json]:
         """``GET /sapi/v1/asset/tradeFee``."""
         symbols = [params.symbol()] if "symbol" in params else list(self._exchange.markets)
-        maker, taker = text(self._exchange.maker_fee), text(self._exchange.taker_fee)
+        maker, taker = text(self._exchange.books.maker_fee), text(self._exchange.books.taker_fee)
         return [
             {"symbol": self._exchange.market(symbol).spec.symbol, "makerCommission": maker, "takerCommission": taker}
             for symbol in symbols
@@ -221,26 +216,6 @@ class Trading:
     def nothing(self, account: Account, params: Params) -> list[Json]:
         """Answer lists of the margin exchange, which is not offered."""
         return []
-
-    def _cancel_id(self) -> str:
-        return f"sim{next(self._cancels):019d}"
-
-
-def _client_id(params: Params, name: str) -> str | None:
-    value = params.get(name)
-    if not value:
-        return None
-    if len(value) > 36 or not _CLIENT_ID_LETTERS.issuperset(value):
-        raise illegal(name, _CLIENT_ID)
-    return value
-
-
-def _day(params: Params) -> tuple[int | None, int | None]:
-    """Read startTime and endTime, which may not span more than a day."""
-    start_ms, end_ms = params.integer("startTime"), params.integer("endTime")
-    if start_ms is not None and end_ms is not None and end_ms - start_ms > DAY_MS:
-        raise Refusal(400, -1127, "More than 24 hours between startTime and endTime.")
-    return start_ms, end_ms
 
 
 def _rates(maker: Decimal, taker: Decimal) -> Json:

@@ -8,8 +8,9 @@ import orjson
 
 from ccxtbt.sim.binance_access import Params, Refusal
 from ccxtbt.sim.binance_json import Json, account_position, execution_report
+from ccxtbt.sim.binance_lists import list_status
 from ccxtbt.sim.connection import Connection, frame
-from ccxtbt.sim.events import BalanceEvent, OrderEvent
+from ccxtbt.sim.events import BalanceEvent, ListEvent, OrderEvent
 
 if TYPE_CHECKING:
     from ccxtbt.sim.account import Account
@@ -34,6 +35,14 @@ METHODS: dict[str, tuple[str, str]] = {
     "order.status": ("GET", "/api/v3/order"),
     "order.cancel": ("DELETE", "/api/v3/order"),
     "order.cancelReplace": ("POST", "/api/v3/order/cancelReplace"),
+    "orderList.place": ("POST", "/api/v3/order/oco"),
+    "orderList.place.oco": ("POST", "/api/v3/orderList/oco"),
+    "orderList.place.oto": ("POST", "/api/v3/orderList/oto"),
+    "orderList.place.otoco": ("POST", "/api/v3/orderList/otoco"),
+    "orderList.cancel": ("DELETE", "/api/v3/orderList"),
+    "orderList.status": ("GET", "/api/v3/orderList"),
+    "openOrderLists.status": ("GET", "/api/v3/openOrderList"),
+    "allOrderLists": ("GET", "/api/v3/allOrderList"),
     "openOrders.status": ("GET", "/api/v3/openOrders"),
     "openOrders.cancelAll": ("DELETE", "/api/v3/openOrders"),
     "allOrders": ("GET", "/api/v3/allOrders"),
@@ -116,12 +125,14 @@ class UserSockets:
         """Forget a connection that has ended."""
         self._unsubscribe(connection, None)
 
-    def publish(self, event: OrderEvent | BalanceEvent, now_ms: int) -> None:
+    def publish(self, event: OrderEvent | ListEvent | BalanceEvent, now_ms: int) -> None:
         """Send an account's event to the user streams of the account."""
         if not self._streams.get(event.account.api_key):
             return
         if isinstance(event, OrderEvent):
             self.send(event.account.api_key, execution_report(event, now_ms))
+        elif isinstance(event, ListEvent):
+            self.send(event.account.api_key, list_status(event, now_ms))
         else:
             self.send(event.account.api_key, account_position(event, now_ms))
 

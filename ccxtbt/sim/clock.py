@@ -32,6 +32,9 @@ class SimClock:
         What the clock shows when it is made, in milliseconds UTC.
     speed : float
         Virtual milliseconds per real millisecond.
+    began_s : float or None
+        When the clock stood at `start_ms`, in Unix time: a simulator that is started again goes on with the time of
+        the one before. None: now.
 
     Raises
     ------
@@ -39,12 +42,13 @@ class SimClock:
         If `speed` is not above zero.
     """
 
-    def __init__(self, start_ms: int, speed: float = 1.0) -> None:
+    def __init__(self, start_ms: int, speed: float = 1.0, began_s: float | None = None) -> None:
         if not speed > 0:
             raise ValueError(f"speed is {speed}: a clock must run forward, give a number above 0")
         self.start_ms = start_ms
         self.speed = speed
-        self._start_ns = time.monotonic_ns()
+        ago_s = 0.0 if began_s is None else time.time() - began_s
+        self._start_ns = time.monotonic_ns() - int(ago_s * 1e9)
 
     def now_ms(self) -> int:
         """Return the virtual time in milliseconds UTC."""

@@ -24,6 +24,11 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT) -> bytes:
     return first + b"\x7f" + size.to_bytes(8, "big") + payload
 
 
+def framed(payload: bytes, stream: str | None) -> bytes:
+    """Return the frame of an event, wrapped with its stream's name where a connection wants it."""
+    return frame(payload if stream is None else b'{"stream":"%b","data":%b}' % (stream.encode(), payload))
+
+
 class Connection:
     """What the server knows of a client's WebSocket connection, and how it sends.
 
@@ -41,6 +46,8 @@ class Connection:
         Times on the simulator's clock.
     streams : dict of str to None
         Subscribed market streams, in order.
+    usdm : bool
+        Whether it is connected to the futures exchange.
     combined : bool
         Whether market frames are wrapped with their stream's name.
     accounts : dict of int to str
@@ -69,6 +76,7 @@ class Connection:
         self.address = address
         self.opened_ms = self.pinged_ms = self.ponged_ms = now_ms
         self.streams: dict[str, None] = {}
+        self.usdm = False
         self.combined = False
         self.accounts: dict[int, str] = {}
         self.next_subscription = 0

@@ -36,12 +36,15 @@ class Desk:
         Best price first, then the oldest.
     waiting : list of Order
         Stops that have not triggered, oldest first.
+    pending : list of Order
+        Orders of lists that wait for another order to be filled.
     """
 
     def __init__(self, market: Market) -> None:
         self.market = market
         self.resting: dict[Side, list[Order]] = {"BUY": [], "SELL": []}
         self.waiting: list[Order] = []
+        self.pending: list[Order] = []
         # What takers have had of the synthetic depth, which only the next public trade renews.
         self._taken: dict[tuple[Side, int], int] = {}
         self._orders = 0
@@ -67,6 +70,7 @@ class Desk:
         yield from self.resting["BUY"]
         yield from self.resting["SELL"]
         yield from self.waiting
+        yield from self.pending
 
     def rest(self, order: Order) -> None:
         """Put an order into the book, behind those of the same price."""
@@ -75,7 +79,7 @@ class Desk:
 
     def remove(self, order: Order) -> None:
         """Take an order out of wherever it stands."""
-        for orders in (self.resting[order.side], self.waiting):
+        for orders in (self.resting[order.side], self.waiting, self.pending):
             if order in orders:
                 orders.remove(order)
 

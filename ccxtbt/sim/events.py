@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from ccxtbt.sim.account import Account
+from ccxtbt.sim.algos import AlgoOrder, AlgoStatus
 from ccxtbt.sim.market import Trade
-from ccxtbt.sim.orders import Fill, Order, Status
+from ccxtbt.sim.orders import Fill, Order, OrderList, Status
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,4 +97,48 @@ class BalanceEvent:
     changes: tuple[tuple[str, Decimal, Decimal], ...]
 
 
-Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent
+@dataclass(slots=True, frozen=True)
+class ListEvent:
+    """A change of an order list: it was placed, its pending orders were, or (`is_done`) it has ended."""
+
+    ts_ms: int
+    account: Account
+    order_list: OrderList
+    is_done: bool
+
+
+@dataclass(slots=True, frozen=True)
+class MarginEvent:
+    """A futures account's wallet, and positions that changed, as they were then.
+
+    Attributes
+    ----------
+    reason : str
+        Binance's word for it: 'ORDER', 'FUNDING_FEE', 'DEPOSIT'.
+    positions : tuple of (symbol, amount, entry price, open profit, whether isolated, isolated wallet)
+    """
+
+    ts_ms: int
+    account: Account
+    reason: str
+    asset: str
+    wallet: Decimal
+    cross_wallet: Decimal
+    positions: tuple[tuple[str, Decimal, Decimal, Decimal, bool, Decimal], ...]
+
+
+@dataclass(slots=True, frozen=True)
+class AlgoEvent:
+    """A change of a conditional order: what it was then, and what the order that it became had executed, as text."""
+
+    ts_ms: int
+    account: Account
+    algo: AlgoOrder
+    status: AlgoStatus
+    order_id: str
+    kind: str
+    average: str
+    executed: str
+
+
+Event = TradeEvent | KlineEvent | BookTickerEvent | OrderEvent | BalanceEvent | ListEvent | MarginEvent | AlgoEvent

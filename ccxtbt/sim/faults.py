@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 Target = Literal["request", "frame", "connect"]
 Where = Callable[[Mapping[str, Any]], bool]
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>ERROR</title></head><body><h1>Request blocked.</h1></body></html>\n"
 
@@ -83,8 +84,8 @@ class Faults:
     ========= =========================================================================================
     target    actions
     ========= =========================================================================================
-    request   drop_answer, delay_answer, delay_request, answer, truncate
-    frame     lose, duplicate, delay, reorder, garble, close, abort, stall
+    request   drop_answer, delay_answer, delay_request, answer, truncate, lag, skew
+    frame     lose, duplicate, delay, reorder, garble, amend, close, abort, stall
     connect   refuse, delay, close (accept, then close)
     ========= =========================================================================================
     """
@@ -182,6 +183,14 @@ class Faults:
         """
         return self._on_request("truncate", {"keep": keep, "cut": cut}, which)
 
+    def lag(self, seconds: float, **which: Any) -> Rule:
+        """Answer klines and trades as they were ``seconds`` ago, as a replica that is behind does."""
+        return self._on_request("lag", {"seconds": seconds}, which)
+
+    def skew(self, seconds: float, **which: Any) -> Rule:
+        """Tell a time of the server that is ``seconds`` ahead."""
+        return self._on_request("skew", {"seconds": seconds}, {"path": "/api/v3/time", **which})
+
     def lose(self, **which: Any) -> Rule:
         """Do not deliver the frame.
 
@@ -208,6 +217,10 @@ class Faults:
     def garble(self, body: bytes = b'{"e":', **which: Any) -> Rule:
         """Deliver ``body`` in place of the frame's text."""
         return self._on_frame("garble", {"body": body}, which)
+
+    def amend(self, seconds: float, change: Change, **which: Any) -> Rule:
+        """Deliver the frame, and ``seconds`` later one more with the event that ``change`` makes of its event."""
+        return self._on_frame("amend", {"seconds": seconds, "change": change}, which)
 
     def close(self, code: int = 1000, **which: Any) -> Rule:
         """Close the connection with ``code`` instead of delivering the frame."""

@@ -71,6 +71,7 @@ def describe(spec: Spec) -> list[dict[str, Any]]:
         },
         {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": spec.max_orders},
         {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": spec.max_algo_orders},
+        {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": spec.max_order_lists},
     ]
 
 
@@ -163,6 +164,18 @@ def check_count(spec: Spec, open_orders: int, open_stops: int, request: OrderReq
         raise _failure("MAX_NUM_ORDERS")
     if request.type in STOPS and open_stops >= spec.max_algo_orders:
         raise _failure("MAX_NUM_ALGO_ORDERS")
+
+
+def check_list_count(spec: Spec, open_lists: int) -> None:
+    """Refuse one more order list of an account that has as many as the symbol allows.
+
+    Raises
+    ------
+    Reject
+        -1013 with the filter's name.
+    """
+    if open_lists >= spec.max_order_lists:
+        raise _failure("MAX_NUM_ORDER_LISTS")
 
 
 def _check_presence(request: OrderRequest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -16,9 +16,11 @@ from ccxtbt.sim.binance import Binance, opening, without_host
 from ccxtbt.sim.binance_access import Refusal
 from ccxtbt.sim.binance_limits import Counter, Limits
 from ccxtbt.sim.binance_user import Request
-from ccxtbt.sim.connection import Connection, frame
+from ccxtbt.sim.connection import Connection, Socket, frame, framed
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
+from ccxtbt.sim.usdm import Usdm
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class RequestRecord(NamedTuple):
 class Gateway:
     """The exchange's doors: takes requests and connections, hands them to the protocol, and sends what comes back.
 
-    All of it runs on one event loop. See `SimServer` for the parameters.
+    All of it runs on one event loop. See `SimServer` for the parameters; the futures exchange keeps its own limits.
 
     Attributes
     ----------
@@ -52,7 +54,14 @@ class Gateway:
     """
 
     def __init__(
-        self, exchange: Exchange, *, latency_ms: float, faults: Faults, limits: Limits, reports: Reports
+        self,
+        exchange: Exchange,
+        *,
+        latency_ms: float,
+        faults: Faults,
+        limits: Limits,
+        reports: Reports,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -60,6 +69,7 @@ class Gateway:
         self.limits = limits
         self.faults = faults
         self.binance = Binance(exchange, limits, self._deliver)
+        self.usdm = None if contracts is None else Usdm(contracts, self._deliver)
         self.requests: deque[RequestRecord] = deque(maxlen=10_000)
         self.connections: dict[int, Connection] = {}
         self.connects = 0
@@ -86,10 +96,12 @@ class Gateway:
         if not task.cancelled() and task.exception() is not None:
             log.error("A task of the simulator failed", exc_info=task.exception())
 
-    def abort(self) -> None:
-        """Cut all WebSocket connections."""
-        for connection in list(self.connections.values()):
-            connection.abort()
+    def each(self, socket: Socket | None, act: Callable[[Connection], object]) -> int:
+        """Do something to all WebSocket connections, or to those of one kind; return how many there were."""
+        chosen = [each for each in self.connections.values() if socket in (None, each.socket)]
+        for connection in chosen:
+            act(connection)
+        return len(chosen)
 
     async def end(self) -> None:
         """Cancel what still runs, once no request can come any more."""
@@ -103,6 +115,13 @@ class Gateway:
         now_ms = self.clock.now_ms()
         self.binance.publish(self.exchange.advance(now_ms), now_ms)
         self.binance.streams.tick(now_ms)
+        if self.usdm is not None:
+            self.usdm.publish(self.usdm.exchange.advance(now_ms), now_ms)
+            self.usdm.streams.tick(now_ms)
+
+    def _venue(self, *, usdm: bool) -> Binance | Usdm:
+        """Return the exchange that a request or a connection is for."""
+        return self.usdm if usdm and self.usdm is not None else self.binance
 
     def flush(self) -> None:
         """Write what is queued on all connections."""
@@ -137,9 +156,18 @@ class Gateway:
         rules = self.faults.take("frame", fields, content if isinstance(content, dict) else {})
         copies = 1
         for rule in rules:
-            copies = self._apply(rule, connection, data, copies)
+            if rule.action == "amend":
+                self._amend(rule, connection, stream, content)
+            else:
+                copies = self._apply(rule, connection, data, copies)
         for _ in range(copies):
             connection.send(data)
+
+    def _amend(self, rule: Rule, connection: Connection, stream: str, content: Any) -> None:
+        """Send an event once more, later and otherwise."""
+        payload = orjson.dumps(rule.args["change"](content))
+        data = framed(payload, stream if connection.combined else None)
+        asyncio.get_running_loop().call_later(self._real_s(rule.args["seconds"]), connection.send, data)
 
     def _apply(self, rule: Rule, connection: Connection, data: bytes, copies: int) -> int:
         """Do what a rule does to a frame; return how often the frame is still to be sent."""
@@ -178,7 +206,9 @@ class Gateway:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
-        status, content, headers, weight = self.binance.rest.answer(request.method, path, query, body, api_key, address)
+        venue = self._venue(usdm=path.startswith("/fapi/"))
+        with venue.market_data.seen_with(lag_ms=_ms(rules, "lag"), skew_ms=_ms(rules, "skew")):
+            status, content, headers, weight = venue.rest.answer(request.method, path, query, body, api_key, address)
         self._report(request.method, path)
         await self._delay(rules, "delay_answer")
         if instead is not None:
@@ -188,10 +218,11 @@ class Gateway:
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""
-        if method != "POST" or path != "/api/v3/order":
+        if method != "POST" or not path.startswith(("/api/v3/order", "/fapi/v1/order", "/fapi/v1/algoOrder")):
             return
         if self._reports == "before" or (self._reports == "mixed" and next(self._orders) % 2 == 0):
-            self.binance.publish(self.exchange.drain(), self.clock.now_ms())
+            venue = self._venue(usdm=path.startswith("/fapi/"))
+            venue.publish(venue.exchange.drain(), self.clock.now_ms())
             self.flush()
 
     def _rules_on(self, method: str, path: str, query: str, body: str) -> list[Rule]:
@@ -256,7 +287,10 @@ class Gateway:
         except Refusal as refusal:
             return web.Response(status=refusal.status, body=orjson.dumps(refusal.body()))
         ws = web.WebSocketResponse(timeout=1.0, autoping=False, compress=False)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionResetError:  # the client left before its turn came
+            return ws
         close = next((rule for rule in rules if rule.action == "close"), None)
         if close is not None:
             await ws.close(code=close.args["code"])
@@ -274,13 +308,16 @@ class Gateway:
             self._want_flush,
         )
         connection.combined = target.combined
+        connection.usdm = target.usdm
         self.connections[connection.number] = connection
         try:
-            self.binance.streams.subscribe(connection, target.streams)
+            self._venue(usdm=target.usdm).streams.subscribe(connection, target.streams)
+            if target.listen_key and self.usdm is not None:
+                self.usdm.users.open(connection, target.listen_key)
             await self._read(connection, ws)
         finally:
             del self.connections[connection.number]
-            self.binance.drop(connection)
+            self._venue(usdm=target.usdm).drop(connection)
             await connection.closed()
         return ws
 
@@ -307,8 +344,9 @@ class Gateway:
     async def _on_text(self, connection: Connection, text: str) -> None:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
-        if connection.socket == "market":
-            connection.send(frame(self.binance.streams.answer(connection, text)))
+        if connection.socket == "market" or connection.usdm:
+            streams = self._venue(usdm=connection.usdm).streams
+            connection.send(frame(streams.answer(connection, text)))
         else:
             await self._on_request(connection, text)
         self.flush()
@@ -327,7 +365,7 @@ class Gateway:
         if instead is None or instead.args["taken"]:
             self.pump()
             answer = self.binance.answer_socket(connection, request)
-            self._report("POST" if request.method == "order.place" else "WS", "/api/v3/order")
+            self._report("POST" if ".place" in request.method else "WS", "/api/v3/order")
         if instead is not None:
             body = instead.args["body"]
             answer = b'{"id":%b,"status":%d,"error":%b}' % (
@@ -346,3 +384,8 @@ class Gateway:
             if rule.action == "truncate":
                 answer = answer[: int(len(answer) * rule.args["keep"])]
         connection.send(frame(answer))
+
+
+def _ms(rules: list[Rule], action: str) -> int:
+    """Return the ms that the rules of an action add up to."""
+    return int(1000 * sum(rule.args["seconds"] for rule in rules if rule.action == action))

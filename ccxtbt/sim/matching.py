@@ -1,20 +1,23 @@
-"""The matching engine: accounts, orders, fees and fills over the symbols' markets."""
+"""The matching engine: accounts, orders and fills over the symbols' markets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from functools import partial
 from heapq import heappop, heappush
 from typing import Literal, TypeVar, cast
 
 from ccxtbt.sim.account import Account, Balance
+from ccxtbt.sim.books import Books
 from ccxtbt.sim.clock import Clock
 from ccxtbt.sim.desk import Desk, Offer, quote_of
-from ccxtbt.sim.events import BalanceEvent, BookTickerEvent, Event, KlineEvent, OrderEvent, TradeEvent
-from ccxtbt.sim.filters import check, check_count, check_parameters, check_quantity
+from ccxtbt.sim.events import BalanceEvent, BookTickerEvent, Event, KlineEvent, ListEvent, OrderEvent, TradeEvent
+from ccxtbt.sim.filters import check, check_count, check_list_count, check_parameters, check_quantity
+from ccxtbt.sim.lists import Lists
 from ccxtbt.sim.market import Market, Trade
-from ccxtbt.sim.orders import PRICED, STOPS, Fill, Order, OrderRequest, OrderType, Reject, Side, TimeInForce
-from ccxtbt.sim.spec import UNIT
+from ccxtbt.sim.orders import PRICED, STOPS, Fill, Order, OrderList, OrderRequest, OrderType, Reject, Side, TimeInForce
+from ccxtbt.sim.spot_books import SpotBooks
 from ccxtbt.sim.streams import KlineStream
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "Exchange",
     "Fill",
     "KlineEvent",
+    "ListEvent",
     "Order",
     "OrderEvent",
     "OrderRequest",
@@ -38,8 +42,8 @@ _T = TypeVar("_T")
 _ZERO = Decimal(0)
 _NO_ID = "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
 
-# On the agenda, what closes at a moment comes before what trades at it.
-_TICK, _TRADE = 0, 1
+# On the agenda, what follows from the past comes before what closes at a moment, and that before what trades at it.
+_DUE, _TICK, _TRADE = 0, 1, 2
 
 
 class Exchange:
@@ -72,6 +76,10 @@ class Exchange:
         Every order that was ever accepted, in order of arrival.
     accounts : dict of str to Account
         By API key.
+    lists : Lists
+        The order lists: they are placed and cancelled there.
+    books : Books
+        What orders lock, pay and cost.
     """
 
     def __init__(
@@ -86,25 +94,22 @@ class Exchange:
     ) -> None:
         self.markets = dict(markets)
         self.clock = clock
-        self.maker_fee = maker_fee
-        self.taker_fee = taker_fee
-        self.fee_coin = fee_coin
-        self.fee_coin_discount = fee_coin_discount
         self.orders: list[Order] = []
         self.accounts: dict[str, Account] = {}
         self._kline_push_ms = kline_push_ms
         self._desks = {symbol: Desk(market) for symbol, market in self.markets.items()}
+        self.books: Books = SpotBooks(self._desks, maker_fee, taker_fee, fee_coin, fee_coin_discount)
+        self.lists = Lists(self)
         self._by_id: dict[tuple[Account, str, int], Order] = {}
         self._by_client_id: dict[tuple[Account, str, str], Order] = {}
         self._fills: dict[tuple[Account, str], list[Fill]] = {}
         self._executions = 0
         self._client_ids = 0
         self._events: list[Event] = []
-        self._changed: dict[Account, dict[str, None]] = {}
         self._watched: dict[tuple[str, str], int] = {}
         self._streams: dict[str, dict[str, KlineStream]] = {symbol: {} for symbol in self.markets}
-        # What happens next, as (ms, _TICK or _TRADE, serial number, whose): a stream's frame or a market's trade.
-        self._agenda: list[tuple[int, int, int, KlineStream | Desk]] = []
+        # What happens next, as (ms, kind, serial number, whose): something due, a stream's frame, a market's trade.
+        self._agenda: list[tuple[int, int, int, Callable[[int], None] | KlineStream | Desk]] = []
         self._serial = 0
         self._now_ms = max((market.start_ms for market in self.markets.values()), default=0)
         for desk in self._desks.values():
@@ -182,19 +187,34 @@ class Exchange:
         events, self._events = self._events, []
         return events
 
-    def check(self, account: Account, request: OrderRequest) -> None:
+    def check(self, account: Account, *requests: OrderRequest) -> None:
         """Do what `place` does up to the filters, and place nothing: ``/api/v3/order/test``.
+
+        Several orders of one symbol are checked as if they came one after another.
 
         Raises
         ------
         Reject
             As `place`, but for balances and immediate triggers.
         """
-        desk = self._desk(request.symbol)
-        check_parameters(request)
-        check(desk.market.spec, request, desk.last_price())
+        desk = self._desk(requests[0].symbol)
         mine = [order for order in desk.orders() if order.account is account]
-        check_count(desk.market.spec, len(mine), sum(not order.working for order in mine), request)
+        stops = sum(order.type in STOPS and not order.working for order in mine)
+        for number, request in enumerate(requests, len(mine)):
+            check_parameters(request)
+            check(desk.market.spec, request, desk.last_price())
+            check_count(desk.market.spec, number, stops, request)
+            stops += request.type in STOPS
+
+    def check_list_count(self, symbol: str, open_lists: int) -> None:
+        """Refuse one more order list of an account that has as many as the symbol allows.
+
+        Raises
+        ------
+        Reject
+            -1013 with the filter's name.
+        """
+        check_list_count(self._desk(symbol).market.spec, open_lists)
 
     def place(self, account: Account, request: OrderRequest) -> Order:
         """Accept an order at the clock's time, execute what can be executed at once, and return it.
@@ -207,34 +227,14 @@ class Exchange:
             -1013 with the filter's name, -1100 to -1121 for parameters, -2010 for balance, duplicates, a maker order
             that would take and a stop that would trigger at once.
         """
-        now_ms = self._catch_up()
+        now_ms = self.catch_up()
         self.check(account, request)
-        desk = self._desks[request.symbol]
-        order = self._make_order(account, request, now_ms)
-        previous = self._by_client_id.get((account, order.symbol, order.client_id))
-        if previous is not None and previous.is_open:
-            raise Reject(-2010, "Duplicate order sent.")
-        if desk.is_reached(order):
-            raise Reject(-2010, "Stop price would trigger immediately.")
-        takes = self._plan(desk, order) if order.working else []
-        if order.type == "LIMIT_MAKER" and takes:
-            raise Reject(-2010, "Order would immediately match and take.")
-        if order.orig_quote_qty:
-            order.orig_qty = sum((qty for _, qty in takes), _ZERO)
-            check_quantity(desk.market.spec, order.orig_qty)
-        self._check_funds(order, takes)
-
-        order.order_id = desk.next_order_id()
-        self.orders.append(order)
-        self._by_id[account, order.symbol, order.order_id] = order
-        self._by_client_id[account, order.symbol, order.client_id] = order
-        self._lock(order)
-        self._report(order, "NEW", now_ms)
-        if order.working:
-            self._execute(desk, order, takes, now_ms)
-        else:
-            desk.waiting.append(order)
-        self._report_balances(now_ms)
+        order = self.draft(account, request, now_ms)
+        takes = self.weigh(order)
+        self.check_funds(order, takes)
+        self.accept(order, now_ms)
+        self.begin(order, takes, now_ms)
+        self._announce_balances(now_ms)
         return order
 
     def cancel(
@@ -252,31 +252,33 @@ class Exchange:
         Reject
             -2011 if no such order is open.
         """
-        now_ms = self._catch_up()
+        now_ms = self.catch_up()
         if order_id is None and client_id is None:
             raise Reject(-1102, _NO_ID)
         order = self._find(account, symbol, order_id, client_id)
         if order is None or not order.is_open:
             raise Reject(-2011, "Unknown order sent.")
-        self._end(order, "CANCELED", now_ms, cancel_id or self._new_client_id())
-        self._report_balances(now_ms)
+        self.end(order, "CANCELED", now_ms, cancel_id or self.new_client_id())
+        self._announce_balances(now_ms)
         return order
 
-    def cancel_all(self, account: Account, symbol: str) -> list[Order]:
-        """Cancel every open order of a symbol.
+    def cancel_all(self, account: Account, symbol: str, cancel_id: str | None = None) -> list[Order]:
+        """Cancel every open order of a symbol, those of lists too; `cancel_id` names the request.
 
         Raises
         ------
         Reject
             -2011 if there is none.
         """
-        now_ms = self._catch_up()
+        now_ms = self.catch_up()
         orders = self.open_orders(account, symbol)
         if not orders:
             raise Reject(-2011, "Unknown order sent.")
+        cancel_id = cancel_id or self.new_client_id()
         for order in orders:
-            self._end(order, "CANCELED", now_ms, self._new_client_id())
-        self._report_balances(now_ms)
+            if order.is_open:  # else it was cancelled together with another one of its list
+                self.end(order, "CANCELED", now_ms, cancel_id)
+        self._announce_balances(now_ms)
         return orders
 
     def query(self, account: Account, symbol: str, order_id: int | None = None, client_id: str | None = None) -> Order:
@@ -287,7 +289,7 @@ class Exchange:
         Reject
             -2013 if there is none, -1102 if neither id is given.
         """
-        self._catch_up()
+        self.catch_up()
         if order_id is None and client_id is None:
             raise Reject(-1102, _NO_ID)
         order = self._find(account, symbol, order_id, client_id)
@@ -297,7 +299,7 @@ class Exchange:
 
     def open_orders(self, account: Account, symbol: str | None = None) -> list[Order]:
         """Return the open orders of a symbol, or of all."""
-        self._catch_up()
+        self.catch_up()
         desks = self._desks.values() if symbol is None else [self._desk(symbol)]
         mine = (order for desk in desks for order in desk.orders() if order.account is account)
         return sorted(mine, key=lambda order: (order.symbol, order.order_id))
@@ -312,7 +314,7 @@ class Exchange:
         limit: int = 500,
     ) -> list[Order]:
         """Return orders whatever their state: from `order_id` on or within the times, else the last `limit`."""
-        self._catch_up()
+        self.catch_up()
         self._desk(symbol)
         mine = [order for order in self.orders if order.account is account and order.symbol == symbol]
         if order_id is not None:
@@ -330,7 +332,7 @@ class Exchange:
         limit: int = 500,
     ) -> list[Fill]:
         """Return fills: of an order, from a trade id on, or within the times, else the last `limit`."""
-        self._catch_up()
+        self.catch_up()
         self._desk(symbol)
         mine = self._fills.get((account, symbol), [])
         if order_id is not None:
@@ -341,7 +343,7 @@ class Exchange:
 
     def book(self, symbol: str, limit: int = 100) -> tuple[int, list[tuple[str, str]], list[tuple[str, str]]]:
         """Return (update id, bids, asks), best first, each (price, quantity) as text."""
-        self._catch_up()
+        self.catch_up()
         desk = self._desk(symbol)
         last = desk.market.last
         bids, asks = self._side(desk, "BUY", limit), self._side(desk, "SELL", limit)
@@ -349,7 +351,7 @@ class Exchange:
 
     # Time
 
-    def _catch_up(self) -> int:
+    def catch_up(self) -> int:
         """Let everything happen that is due by the clock, and return the time."""
         self._run_to(self.clock.now_ms())
         return self._now_ms
@@ -358,13 +360,21 @@ class Exchange:
         agenda = self._agenda
         while agenda and agenda[0][0] <= to_ms:
             at_ms, kind, _, whose = heappop(agenda)
-            if kind == _TICK:
+            if kind == _DUE:
+                cast("Callable[[int], None]", whose)(at_ms)
+                self._announce_balances(at_ms)
+            elif kind == _TICK:
                 self._on_tick(cast("KlineStream", whose), at_ms)
             else:
                 desk = cast("Desk", whose)
                 self._on_trade(desk, desk.market.step())
                 self._expect_trade(desk)
         self._now_ms = max(self._now_ms, to_ms)
+
+    def call_at(self, at_ms: int, act: Callable[[int], None]) -> None:
+        """Let something happen at a moment, before what closes or trades then; it is given the time."""
+        self._serial += 1
+        heappush(self._agenda, (at_ms, _DUE, self._serial, act))
 
     def _expect_trade(self, desk: Desk) -> None:
         next_ms = desk.market.next_ms()
@@ -401,7 +411,7 @@ class Exchange:
             self._trigger(desk, trade.ts_ms)
         if (symbol, "bookTicker") in self._watched:
             self._events.append(self._book_ticker(desk, trade))
-        self._report_balances(trade.ts_ms)
+        self._announce_balances(trade.ts_ms)
 
     def _hit(self, desk: Desk, trade: Trade) -> None:
         """Fill resting orders whose price a public trade reached or passed, by no more than its quantity."""
@@ -410,13 +420,16 @@ class Exchange:
         sells = [order for order in desk.resting["SELL"] if order.price <= price]
         for order in buys + sells:
             qty = min(left, order.remaining)
-            if qty > 0:
+            if qty > 0 and order.is_open:
                 self._fill(desk, order, order.price, qty, desk.next_trade_id(), trade.ts_ms, is_maker=True)
                 left -= qty
 
     def _trigger(self, desk: Desk, now_ms: int) -> None:
         """Set those stops to work whose price the last trade reached."""
         for order in [order for order in desk.waiting if desk.is_reached(order)]:
+            if not order.is_open:  # the other of its pair triggered by the same trade
+                continue
+            self.lists.before_working(order, now_ms)
             desk.waiting.remove(order)
             order.working = True
             order.working_ms = order.updated_ms = now_ms
@@ -425,13 +438,19 @@ class Exchange:
 
     # Orders
 
-    def _make_order(self, account: Account, request: OrderRequest, now_ms: int) -> Order:
-        """Return a request as an order that has no id yet and touches nothing."""
+    def draft(self, account: Account, request: OrderRequest, now_ms: int) -> Order:
+        """Return a request as an order that has no id yet and touches nothing.
+
+        Raises
+        ------
+        Reject
+            -2010 for a client id that is in use.
+        """
         working = request.type not in STOPS
-        return Order(
+        order = Order(
             account=account,
             order_id=0,
-            client_id=request.client_id or self._new_client_id(),
+            client_id=request.client_id or self.new_client_id(),
             symbol=request.symbol,
             side=cast("Side", request.side),
             type=cast("OrderType", request.type),
@@ -444,7 +463,73 @@ class Exchange:
             updated_ms=now_ms,
             working=working,
             working_ms=now_ms if working else -1,
+            reduce_only=request.reduce_only,
         )
+        previous = self._by_client_id.get((account, order.symbol, order.client_id))
+        if previous is not None and previous.is_open:
+            raise Reject(-2010, "Duplicate order sent.")
+        return order
+
+    def weigh(self, order: Order) -> list[tuple[Offer, Decimal]]:
+        """Return what an order would take from the book now; the quantity of one by worth is set by that.
+
+        Raises
+        ------
+        Reject
+            -2010 for a stop that would trigger at once and a maker order that would take.
+        """
+        desk = self._desks[order.symbol]
+        if desk.is_reached(order):
+            raise Reject(-2010, "Stop price would trigger immediately.")
+        takes = self._plan(desk, order) if order.type not in STOPS else []
+        if order.type == "LIMIT_MAKER" and takes:
+            raise Reject(-2010, "Order would immediately match and take.")
+        if order.orig_quote_qty:
+            order.orig_qty = sum((qty for _, qty in takes), _ZERO)
+            check_quantity(desk.market.spec, order.orig_qty)
+        return takes
+
+    def check_funds(self, order: Order, takes: Iterable[tuple[Offer, Decimal]], needed: Decimal | None = None) -> None:
+        """Refuse an order that its account cannot pay for; see `SpotBooks.check`.
+
+        Raises
+        ------
+        Reject
+            -2010.
+        """
+        self.books.check(order, takes, needed)
+
+    def accept(self, order: Order, now_ms: int) -> None:
+        """Give an order its id, keep it, lock its funds and report it."""
+        order.order_id = self._desks[order.symbol].next_order_id()
+        self.orders.append(order)
+        self._by_id[order.account, order.symbol, order.order_id] = order
+        self._by_client_id[order.account, order.symbol, order.client_id] = order
+        self.lock(order)
+        self._report(order, "NEW", now_ms)
+
+    def begin(self, order: Order, takes: list[tuple[Offer, Decimal]], now_ms: int) -> None:
+        """Execute an accepted order, or let it wait for its trigger or for another order."""
+        desk = self._desks[order.symbol]
+        if order.status == "PENDING_NEW":
+            desk.pending.append(order)
+        elif order.working:
+            self._execute(desk, order, takes, now_ms)
+        else:
+            desk.waiting.append(order)
+
+    def wake(self, order: Order, now_ms: int) -> None:
+        """Let a pending order become a new one: lock its funds and report it."""
+        self._desks[order.symbol].remove(order)
+        order.updated_ms = now_ms
+        order.working = order.type not in STOPS
+        order.working_ms = now_ms if order.working else -1
+        self.lock(order)
+        self._report(order, "NEW", now_ms)
+
+    def start_soon(self, order_list: OrderList, at_ms: int) -> None:
+        """Place the pending orders of a list before anything else happens."""
+        self.call_at(at_ms, partial(self.lists.start, order_list))
 
     def _plan(self, desk: Desk, order: Order) -> list[tuple[Offer, Decimal]]:
         """Return what an order would take from the book now."""
@@ -455,24 +540,21 @@ class Exchange:
             qty, budget = None, order.orig_quote_qty
         elif order.type in {"STOP_LOSS", "TAKE_PROFIT"} and order.side == "BUY":
             # The price may have run past the stop for which funds are locked: the rest must be free, or is not bought.
-            budget = order.locked + order.account.balance(desk.market.spec.quote).free
+            budget = self.books.budget(order)
         return desk.plan(order.side, qty, budget, limit)
-
-    def _check_funds(self, order: Order, takes: Iterable[tuple[Offer, Decimal]]) -> None:
-        """Refuse an order that its account cannot pay for."""
-        if order.type == "MARKET" and order.side == "BUY":
-            needed = sum((quote_of(offer.price, qty) for offer, qty in takes), _ZERO)
-        else:
-            needed = order.orig_qty if order.side == "SELL" else _lock_of(order)
-        if order.account.balance(self._spent(order)).free < needed:
-            raise Reject(-2010, "Account has insufficient balance for requested action.")
 
     def _execute(self, desk: Desk, order: Order, takes: list[tuple[Offer, Decimal]], now_ms: int) -> None:
         """Take from the book what was planned; then rest, or expire what is left."""
         is_limit = order.type in PRICED
+        reason = "UNFILLED_IOC_QUANTITY_EXPIRED" if is_limit else "INSUFFICIENT_LIQUIDITY"
         if order.time_in_force == "FOK" and sum((qty for _, qty in takes), _ZERO) < order.remaining:
-            takes = []
-        for offer, qty in takes:
+            takes, reason = [], "UNFILLED_FOK_ORDER_EXPIRED"
+        for offer, planned in takes:
+            qty = planned
+            if offer.order is not None:  # an earlier fill may have ended or cut it
+                qty = min(qty, offer.order.remaining) if offer.order.is_open else _ZERO
+            if not qty:
+                continue
             trade_id = desk.next_trade_id()
             if offer.order is None:
                 desk.take(order.side, offer, qty)
@@ -484,7 +566,7 @@ class Exchange:
         if is_limit and order.time_in_force == "GTC":
             desk.rest(order)
         else:
-            self._end(order, "EXPIRED", now_ms)
+            self.end(order, "EXPIRED", now_ms, reason=reason)
 
     def _fill(
         self,
@@ -498,19 +580,14 @@ class Exchange:
         is_maker: bool,
     ) -> None:
         """Execute some of an order: quantities, balances, fee, report."""
-        spec, account, is_buyer = desk.market.spec, order.account, order.side == "BUY"
+        self.lists.before_working(order, now_ms)
         quote = quote_of(price, qty)
-        paid, received = (quote, qty) if is_buyer else (qty, quote)
-        gained = spec.base if is_buyer else spec.quote
         order.executed += qty
         order.cum_quote += quote
         order.updated_ms = now_ms
         order.status = "FILLED" if order.executed == order.orig_qty else "PARTIALLY_FILLED"
-        self._lock(order)
-        self._deposit(account, self._spent(order), -paid)
-        self._deposit(account, gained, received)
-        commission, commission_asset = self._commission(desk, account, gained, received, is_maker=is_maker)
-        self._deposit(account, commission_asset, -commission)
+        self.lock(order)
+        commission, commission_asset, realized = self.books.settle(order, price, qty, is_maker=is_maker)
         fill = Fill(
             trade_id,
             order.order_id,
@@ -521,77 +598,67 @@ class Exchange:
             quote,
             commission,
             commission_asset,
-            is_buyer,
+            order.side == "BUY",
             is_maker,
+            order.order_list_id,
+            realized,
         )
         order.fills.append(fill)
-        self._fills.setdefault((account, order.symbol), []).append(fill)
+        self._fills.setdefault((order.account, order.symbol), []).append(fill)
         if order.status == "FILLED":
             desk.remove(order)
         self._report(order, "TRADE", now_ms, fill=fill)
+        self._after_fill(order, now_ms)
 
-    def _commission(
-        self, desk: Desk, account: Account, gained: str, received: Decimal, *, is_maker: bool
-    ) -> tuple[Decimal, str]:
-        """Return the fee of a fill and the coin that it is paid in: the fee coin if there is enough, else the gain."""
-        share = self.maker_fee if is_maker else self.taker_fee
-        coin = self.fee_coin
-        if coin is not None and (rate := self._worth_in_fee_coin(desk, gained)) is not None:
-            fee = (received * share * (1 - self.fee_coin_discount) * rate).quantize(UNIT, ROUND_DOWN)
-            if fee <= account.balance(coin).free:
-                return fee, coin
-        return (received * share).quantize(UNIT, ROUND_DOWN), gained
+    def _after_fill(self, order: Order, now_ms: int) -> None:
+        """Do what follows from a fill."""
+        self.lists.after_fill(order, now_ms)
 
-    def _worth_in_fee_coin(self, desk: Desk, asset: str) -> Decimal | None:
-        """Return how much of the fee coin one unit of a symbol's coin is worth, by last prices."""
-        if asset == self.fee_coin:
-            return Decimal(1)
-        spec = desk.market.spec
-        rate = desk.last_price() if asset == spec.base else Decimal(1)
-        if spec.quote != self.fee_coin:
-            fee_desk = self._desks.get(f"{self.fee_coin}{spec.quote}")
-            fee_price = fee_desk.last_price() if fee_desk else None
-            rate = rate / fee_price if rate is not None and fee_price is not None else None
-        return rate
-
-    def _end(
-        self, order: Order, status: Literal["CANCELED", "EXPIRED"], now_ms: int, cancel_id: str | None = None
+    def end(
+        self,
+        order: Order,
+        status: Literal["CANCELED", "EXPIRED"],
+        now_ms: int,
+        cancel_id: str | None = None,
+        reason: str = "",
     ) -> None:
-        """Close an order with something left of it, and free what it locked."""
+        """Close an order with something left of it, and free what it locked.
+
+        Parameters
+        ----------
+        order : Order
+            An open one.
+        status : {'CANCELED', 'EXPIRED'}
+            By its owner or by the exchange.
+        now_ms : int
+            When.
+        cancel_id : str, optional
+            Names the request to cancel it.
+        reason : str
+            Why it expires, in Binance's words.
+        """
         self._desks[order.symbol].remove(order)
         order.status = status
         order.updated_ms = now_ms
-        self._lock(order)
+        order.expiry_reason = reason
+        self.lock(order)
         self._report(order, status, now_ms, cancel_id=cancel_id)
+        self.lists.after_end(order, status, now_ms, cancel_id)
 
-    # Balances
-
-    def _spent(self, order: Order) -> str:
-        """Return the coin that an order pays with."""
-        spec = self.markets[order.symbol].spec
-        return spec.quote if order.side == "BUY" else spec.base
-
-    def _lock(self, order: Order) -> None:
+    def lock(self, order: Order) -> None:
         """Lock what the order needs as it stands now, or free what it needs no longer."""
-        needed = _lock_of(order) if order.is_open else _ZERO
-        if needed != order.locked:
-            asset = self._spent(order)
-            order.account.lock(asset, needed - order.locked)
-            order.locked = needed
-            self._changed.setdefault(order.account, {})[asset] = None
+        self.books.lock(order, self.lists.need(order) if order.is_open else _ZERO)
 
-    def _deposit(self, account: Account, asset: str, amount: Decimal) -> None:
-        account.deposit(asset, amount)
-        self._changed.setdefault(account, {})[asset] = None
+    def announce(self, event: ListEvent | None, now_ms: int) -> None:
+        """Send what became of an order list; None sends the balances that changed."""
+        if event is None:
+            self._announce_balances(now_ms)
+        else:
+            self._events.append(event)
 
-    def _report_balances(self, now_ms: int) -> None:
+    def _announce_balances(self, now_ms: int) -> None:
         """Announce the balances that changed since the last report, once each."""
-        for account, assets in self._changed.items():
-            account.updated_ms = now_ms
-            balances = ((asset, account.balance(asset)) for asset in assets)
-            changes = tuple((asset, balance.free, balance.locked) for asset, balance in balances)
-            self._events.append(BalanceEvent(now_ms, account, changes))
-        self._changed.clear()
+        self._events.extend(self.books.changes(now_ms))
 
     # Reports and look-ups
 
@@ -653,19 +720,10 @@ class Exchange:
         order = self._by_id.get((account, symbol, order_id))
         return order if order is None or client_id in {None, order.client_id} else None
 
-    def _new_client_id(self) -> str:
+    def new_client_id(self) -> str:
+        """Return an id for what came without one."""
         self._client_ids += 1
         return f"sim{self._client_ids:019d}"
-
-
-def _lock_of(order: Order) -> Decimal:
-    """Return what an open order must hold of the coin that it pays with."""
-    if order.type == "MARKET":
-        return _ZERO
-    if order.side == "SELL":
-        return order.remaining
-    price = order.price if order.type in PRICED else order.stop_price
-    return (price * order.remaining).quantize(UNIT, ROUND_UP)
 
 
 def _within(items: list[_T], times_ms: list[int], start_ms: int | None, end_ms: int | None, limit: int) -> list[_T]:

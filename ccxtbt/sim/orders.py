@@ -13,7 +13,7 @@ OrderType = Literal[
     "LIMIT", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT", "LIMIT_MAKER"
 ]
 TimeInForce = Literal["GTC", "IOC", "FOK"]
-Status = Literal["NEW", "PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED"]
+Status = Literal["PENDING_NEW", "NEW", "PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED"]
 
 STOPS = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"})
 """Types that wait for the last price to reach `stop_price`."""
@@ -21,7 +21,7 @@ STOPS = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_L
 PRICED = frozenset({"LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT", "LIMIT_MAKER"})
 """Types with a limit price."""
 
-OPEN = frozenset({"NEW", "PARTIALLY_FILLED"})
+OPEN = frozenset({"PENDING_NEW", "NEW", "PARTIALLY_FILLED"})
 """States in which an order can still be filled or cancelled."""
 
 
@@ -57,6 +57,7 @@ class OrderRequest:
     iceberg_qty: Decimal | None = None
     time_in_force: str | None = None
     client_id: str | None = None
+    reduce_only: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,6 +75,8 @@ class Fill:
     commission_asset: str
     is_buyer: bool
     is_maker: bool
+    order_list_id: int = -1
+    realized: Decimal = Decimal(0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,11 +92,17 @@ class Order:
     executed, cum_quote : Decimal
         Sums of `qty` and of `quote` over `fills`.
     working : bool
-        False while a stop waits for its trigger.
+        False while a stop waits for its trigger, and an order of a list for another one to be filled.
     locked : Decimal
         What the order holds of the account's balance: the quote coin for a buy, the base coin for a sale.
     created_ms, updated_ms, working_ms : int
         Times of the exchange; `working_ms` is -1 until the order works.
+    order_list_id : int
+        The list that the order belongs to, -1 for none.
+    expiry_reason : str
+        Why an order expired, in Binance's words.
+    reduce_only : bool
+        Whether the order may only make a position smaller; never on spot.
     """
 
     account: Account
@@ -117,6 +126,8 @@ class Order:
     locked: Decimal = Decimal(0)
     fills: list[Fill] = field(default_factory=list)
     order_list_id: int = -1
+    expiry_reason: str = ""
+    reduce_only: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -127,3 +138,51 @@ class Order:
     def remaining(self) -> Decimal:
         """Quantity not yet executed."""
         return self.orig_qty - self.executed
+
+
+@dataclass(slots=True, kw_only=True)
+class ListRequest:
+    """A new order list.
+
+    Attributes
+    ----------
+    working : OrderRequest or None
+        The order for whose execution the others wait; None where they work at once.
+    others : tuple of OrderRequest
+        One, or two that expire each other: first the one above, then the one below.
+    """
+
+    symbol: str
+    working: OrderRequest | None
+    others: tuple[OrderRequest, ...]
+    client_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OrderList:
+    """An order list of an account and its state; see `ListRequest`."""
+
+    account: Account
+    list_id: int
+    client_id: str
+    symbol: str
+    working: Order | None
+    others: tuple[Order, ...]
+    created_ms: int
+    updated_ms: int
+    is_announced_done: bool = False
+
+    @property
+    def contingency(self) -> str:
+        """Binance's word for the kind of list."""
+        return "OCO" if self.working is None else "OTO"
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """All orders of the list, the working one first."""
+        return self.others if self.working is None else (self.working, *self.others)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether none of the orders is open."""
+        return not any(order.is_open for order in self.orders)

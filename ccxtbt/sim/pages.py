@@ -92,7 +92,7 @@ class Pages:
         if start_ms is not None:
             chunk_ms = _chunk_open(interval, max(start_ms, self._history_start_ms))
             while chunk_ms <= last_ms and left > 0:
-                chunk = self._chunk(interval, chunk_ms, now_ms)
+                chunk = self._chunk(interval, chunk_ms, now_ms, start_ms)
                 first, stop = bisect_left(chunk.opens, start_ms), bisect_right(chunk.opens, last_ms)
                 stop = min(stop, first + left)
                 if first < stop:
@@ -131,14 +131,16 @@ class Pages:
             number -= 1
         return None
 
-    def _chunk(self, interval: str, chunk_ms: int, now_ms: int) -> _Chunk:
-        """Return the rows of a chunk as of `now_ms`; kept once the chunk is over."""
+    def _chunk(self, interval: str, chunk_ms: int, now_ms: int, from_ms: int = 0) -> _Chunk:
+        """Return the rows of a chunk as of `now_ms`; kept once the chunk is over, until then only those wanted."""
         key = (interval, chunk_ms)
+        if _chunk_end(interval, chunk_ms) > now_ms:
+            first_ms = max(chunk_ms, open_of(interval, from_ms))
+            return self._encode(self._bars(interval, chunk_ms, first_ms, now_ms))
         chunk = self._chunks.get(key)
         if chunk is None:
-            chunk = self._encode(self._bars(interval, chunk_ms, now_ms))
-            if _chunk_end(interval, chunk_ms) <= now_ms:
-                self._keep(key, chunk)
+            chunk = self._encode(self._bars(interval, chunk_ms, chunk_ms, now_ms))
+            self._keep(key, chunk)
         return chunk
 
     def _keep(self, key: tuple[str, int], chunk: _Chunk) -> None:
@@ -161,18 +163,18 @@ class Pages:
             offsets.append(length)
         return _Chunk(opens, offsets, ",".join(rows).encode())
 
-    def _bars(self, interval: str, chunk_ms: int, now_ms: int) -> Iterator[Bar]:
-        """Yield the bars of a chunk that have opened by `now_ms`."""
+    def _bars(self, interval: str, chunk_ms: int, first_ms: int, now_ms: int) -> Iterator[Bar]:
+        """Yield the bars of a chunk that open from `first_ms` on and have opened by `now_ms`."""
         length_ms = INTERVALS[interval]
         if 0 < length_ms <= HOUR_MS:
-            bars = self._short_bars(length_ms, chunk_ms, now_ms)
+            bars = self._short_bars(length_ms, first_ms, now_ms)
         else:
             length_ms = end_of(interval, chunk_ms) - chunk_ms
             bar = self._long_bar(chunk_ms, chunk_ms + length_ms, chunk_ms, now_ms)
             bars = [] if bar is None else [bar]
         if self._flat:
             stop_ms = min(chunk_ms + max(length_ms, HOUR_MS), now_ms + 1)
-            return self._with_flat_bars(bars, chunk_ms, stop_ms, length_ms)
+            return self._with_flat_bars(bars, first_ms, stop_ms, length_ms)
         return iter(bars)
 
     def _with_flat_bars(self, bars: list[Bar], open_ms: int, stop_ms: int, length_ms: int) -> Iterator[Bar]:
@@ -188,13 +190,12 @@ class Pages:
             elif close is not None:
                 yield Bar(at_ms, at_ms + length_ms, close)
 
-    def _short_bars(self, length_ms: int, hour_ms: int, now_ms: int) -> list[Bar]:
-        """Return the bars of one hour; `length_ms` divides it."""
-        hour = self._hour(hour_ms // HOUR_MS) if hour_ms >= self._history_start_ms else None
+    def _short_bars(self, length_ms: int, first_ms: int, now_ms: int) -> list[Bar]:
+        """Return the bars of one hour that open from `first_ms` on; `length_ms` divides it."""
+        hour = self._hour(first_ms // HOUR_MS) if first_ms >= self._history_start_ms else None
         if hour is None:
             return []
-        stop = bisect_right(hour.ts_ms, now_ms)
-        return _aggregate(hour, 0, stop, length_ms)
+        return _aggregate(hour, bisect_left(hour.ts_ms, first_ms), bisect_right(hour.ts_ms, now_ms), length_ms)
 
     def _long_bar(self, open_ms: int, end_ms: int, from_ms: int, now_ms: int) -> Bar | None:
         """Return one bar of the trades from `from_ms` up to `now_ms` and before `end_ms`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Self, TypeVar
@@ -17,11 +18,13 @@ from ccxtbt.sim.binance_json import account_position, balance_update
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.clock import SimClock
 from ccxtbt.sim.connection import Connection, Socket, frame
+from ccxtbt.sim.control import Control
 from ccxtbt.sim.events import BalanceEvent
 from ccxtbt.sim.faults import Faults
 from ccxtbt.sim.gateway import Gateway, Reports
 from ccxtbt.sim.market import Market, QuietBars
 from ccxtbt.sim.matching import Exchange
+from ccxtbt.sim.perpetuals import Perpetuals
 from ccxtbt.sim.spec import Spec
 
 T = TypeVar("T")
@@ -54,6 +57,10 @@ class SimServer:
         Whether the user stream's reports of an order leave before its answer, after it, or by turns.
     pump_ms
         Real time between two steps of the exchange.
+    control
+        Whether it takes orders from other processes: see `Control`.
+    contracts
+        The perpetual contracts of Binance's USD-M futures, on the same clock, served below '/fapi/'; none if not given.
 
     Attributes
     ----------
@@ -74,6 +81,8 @@ class SimServer:
         limits: Limits | None = None,
         reports: Reports = "mixed",
         pump_ms: float = 5.0,
+        control: bool = False,
+        contracts: Perpetuals | None = None,
     ) -> None:
         self.exchange = exchange
         self.clock = exchange.clock
@@ -82,11 +91,20 @@ class SimServer:
         self.limits = limits or Limits()
         self.faults = faults or Faults()
         self.faults.now_ms = self.clock.now_ms
-        self.gateway = Gateway(exchange, latency_ms=latency_ms, faults=self.faults, limits=self.limits, reports=reports)
+        self.contracts = contracts
+        self.gateway = Gateway(
+            exchange,
+            latency_ms=latency_ms,
+            faults=self.faults,
+            limits=self.limits,
+            reports=reports,
+            contracts=contracts,
+        )
         self.binance = self.gateway.binance
         self.usage = self.binance.usage
         self.requests = self.gateway.requests
         self.connections = self.gateway.connections
+        self._handle = Control(self.gateway).handle if control else self.gateway.handle
         self._pump_s = pump_ms / 1000
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,12 +119,15 @@ class SimServer:
         seed: int = 1,
         speed: float = 1.0,
         start_ms: int = START_MS,
+        began_s: float | None = None,
         history_ms: int = 0,
         quiet_bars: QuietBars = "skip",
         balances: Mapping[str, Decimal | str | int] | None = None,
         api_key: str = API_KEY,
         secret: str = SECRET,
         exchange_options: Mapping[str, Any] | None = None,
+        contracts: Iterable[Spec] = (),
+        margin: Mapping[str, Decimal | str | int] | None = None,
         **options: Any,
     ) -> Self:
         """Build a server over seeded markets with one account; it is not started.
@@ -115,20 +136,27 @@ class SimServer:
         ----------
         specs, seed, start_ms, history_ms, quiet_bars
             The markets; see `Market`.
-        speed
-            Virtual milliseconds per real one.
+        speed, began_s
+            Virtual milliseconds per real one, and when the clock stood at `start_ms`; see `SimClock`.
         balances
             What the account has at first; nothing if not given.
         api_key, secret
             The account's keys.
         exchange_options
             Further arguments of `Exchange`, such as fees.
+        contracts, margin
+            The perpetual contracts of a futures exchange beside it, none if not given, and the account's wallet there.
         **options
             Further arguments of `SimServer`.
         """
         markets = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in specs}
-        exchange = Exchange(markets, SimClock(start_ms, speed), **(exchange_options or {}))
+        exchange = Exchange(markets, SimClock(start_ms, speed, began_s), **(exchange_options or {}))
         exchange.add_account(Account(api_key, secret, balances or {}))
+        perpetuals = {spec.symbol: Market(spec, seed, start_ms, history_ms, quiet_bars) for spec in contracts}
+        if perpetuals:
+            futures = Perpetuals(perpetuals, exchange.clock)
+            futures.add_account(Account(api_key, secret, margin or {}))
+            options["contracts"] = futures
         return cls(exchange, **options)
 
     @property
@@ -201,6 +229,16 @@ class SimServer:
         if self._stopping is not None:
             self._stopping.set()
 
+    def restart(self, down_s: float) -> None:
+        """Go away, cutting all connections, and come back on the same port `down_s` (on the simulator's clock) later.
+
+        Markets, accounts and clock go on meanwhile.
+        """
+        self.stop()
+        self._thread = None
+        time.sleep(down_s / self.speed)
+        self.start()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -218,7 +256,7 @@ class SimServer:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         gateway = self.gateway
-        runner = web.ServerRunner(web.Server(gateway.handle, access_log=None), shutdown_timeout=0.5)
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.5)
         await runner.setup()
         try:
             await web.TCPSite(runner, self.host, self.port).start()
@@ -231,7 +269,7 @@ class SimServer:
             if pump.done():
                 pump.result()
         finally:
-            gateway.abort()
+            gateway.each(None, Connection.abort)
             await runner.cleanup()
             await gateway.end()
             self._loop = self._stopping = None
@@ -299,10 +337,4 @@ class SimServer:
         self.call(lambda: self.binance.users.terminate(self.clock.now_ms()))
 
     def _each(self, socket: Socket | None, act: Callable[[Connection], object]) -> int:
-        def run() -> int:
-            chosen = [c for c in self.connections.values() if socket in (None, c.socket)]
-            for connection in chosen:
-                act(connection)
-            return len(chosen)
-
-        return self.call(run)
+        return self.call(self.gateway.each, socket, act)

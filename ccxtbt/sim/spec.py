@@ -36,8 +36,8 @@ class Spec:
         Limits of NOTIONAL, in the quote coin.
     percent_up, percent_down : Decimal
         Multipliers of PERCENT_PRICE_BY_SIDE over the last price.
-    max_orders, max_algo_orders : int
-        Open orders, and untriggered stops among them, that an account may have.
+    max_orders, max_algo_orders, max_order_lists : int
+        Open orders, untriggered stops among them, and open order lists that an account may have.
     trades_per_minute : float
         Average of a seeded market, quiet minutes included.
     trade_value : float
@@ -70,6 +70,7 @@ class Spec:
     percent_down: Decimal = Decimal("0.2")
     max_orders: int = 200
     max_algo_orders: int = 5
+    max_order_lists: int = 20
     trades_per_minute: float = 12.0
     trade_value: float = 250.0
     volatility: float = 0.0006

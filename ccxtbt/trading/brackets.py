@@ -239,6 +239,26 @@ class Bracket:
         """Send the first exit, where there is no entry to wait for."""
         return self._plan()
 
+    def is_exit(self, key: Hashable) -> bool:
+        """Whether a member is an exit, whose end only this bracket tells."""
+        return key in self._children
+
+    def adopt(self, key: Hashable, left: Decimal, *, working: bool) -> None:
+        """Take an exit over that is at the exchange already, as its leg 0.
+
+        Parameters
+        ----------
+        key : hashable
+            Member.
+        left : Decimal
+            What of it is not filled; the rest of the bracket's size counts as taken out by it.
+        working : bool
+            The exchange is known to have it.
+        """
+        child, totals = self._children[key], self._totals
+        child.sent, child.working, child.left = True, working, left
+        totals.exited = EXACT.subtract(totals.entered, left)
+
     def apply(self, key: Hashable, leg: int, transition: Transition) -> list[Action]:
         """Take a transition of a member's order at the exchange.
 
@@ -437,7 +457,7 @@ class Group:
     """
 
     def __init__(self, sizes: Mapping[Hashable, Decimal]) -> None:
-        self._open = dict.fromkeys(sizes)
+        self._open: dict[Hashable, None] = dict.fromkeys(sizes)
         self._largest = max(sizes.values(), default=ZERO)
         self._filled = ZERO
         self._reported = ZERO
@@ -447,6 +467,11 @@ class Group:
     def done(self) -> bool:
         """Whether all have ended."""
         return not self._open
+
+    def add(self, key: Hashable, size: Decimal) -> None:
+        """Take a member up before it is sent."""
+        self._open[key] = None
+        self._largest = max(self._largest, size)
 
     def apply(self, key: Hashable, transition: Transition) -> list[Action]:
         """Take a transition of a member."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
+from ccxtbt.errors import (
+    ConfigError,
+    FundsError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    TriggerPassedError,
+    TryLaterError,
+)
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.private import Private
 from ccxtbt.exchange.wire import Wire
+from ccxtbt.trading.journal import Intent, Journal
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reports import Fact, Refused, Unknown, facts_of, fill_fact, order_fact
 from ccxtbt.trading.rules import Rules, rules_of
@@ -48,6 +58,8 @@ class Courier:
         Takes facts, balances and news of the stream; called on the I/O thread.
     mappings : mapping
         A user's own way to tell the end of an order.
+    journal : Journal or None
+        Has each order on disk before it is sent; None: nothing is kept.
     streams : bool
         Listen to the streams that the exchange has; otherwise all is looked up.
     wire : Wire or None
@@ -59,25 +71,23 @@ class Courier:
         connection: Connection,
         put: Callable[[News], None],
         mappings: Mapping[str, Mapping[str, Any]],
+        journal: Journal | None,
         *,
         streams: bool = True,
         wire: Wire | None = None,
     ) -> None:
         self._connection = connection
+        self._journal = journal
         self._streams = streams
         self._put = put
         self._mappings = mappings
         self._private = Private(connection, self, wire)
-        self._ids: dict[str, asyncio.Future[str | None]] = {}
+        # What each order's answer said: the exchange's id, None where it is not known, False where there is no order.
+        self._answers: dict[str, Future[str | Literal[False] | None]] = {}
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
         self._began_ms = 0
         self._balance_due = self._asking_balance = False
-
-    @property
-    def keyed(self) -> bool:
-        """Whether the account has credentials."""
-        return self._connection.keyed
 
     def rules(self, symbol: str) -> Rules:
         """Return what a market accepts."""
@@ -95,9 +105,29 @@ class Courier:
         """Listen no more; runs on the I/O thread."""
         await self._private.end()
 
-    def send(self, request: Request) -> None:
-        """Send an order once; its answer comes as facts."""
-        self._connection.post(self._send, request, name=f"order {request.client_id}")
+    def send(self, intent: Intent) -> None:
+        """Send an order once, as soon as its intent is on disk; its answer comes as facts. Returns at once."""
+        self._answers[intent.request.client_id] = Future()
+        if self._journal is None:
+            self._release(intent.request, "")
+        else:
+            self._journal.intend(intent, functools.partial(self._release, intent.request))
+
+    def _release(self, request: Request, reason: str) -> None:
+        """Let an order go whose intent is on disk, or refuse it with the reason why it is not; on any thread."""
+        if not reason:
+            try:
+                self._connection.post(self._send, request, name=f"order {request.client_id}")
+            except (ConfigError, RuntimeError) as error:
+                reason = f"The connection was closed before it could leave ({error})."
+            else:
+                return
+        self._put(Refused(reason, request.client_id))
+        self._answers[request.client_id].set_result(False)
+
+    def forget(self, known: Container[str]) -> None:
+        """Let go of the answers to orders that are not `known` any more."""
+        self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
 
     def cancel(self, client_id: str, symbol: str) -> None:
         """Cancel an order; what became of it comes as facts."""
@@ -146,30 +176,32 @@ class Courier:
 
     async def _send(self, request: Request) -> None:
         client_id = request.client_id
-        known = self._ids[client_id] = asyncio.get_running_loop().create_future()
 
         def doubt(reason: str) -> None:
             self._put(Unknown(reason, client_id))
 
-        order_id = None
+        answered: str | Literal[False] | None = None
         try:
             answer = await self._private.submit(request.arguments(), client_id, doubt)
         except OrderRefusedError as error:
             margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)
+            answered = False
             self._put(Refused(str(error), client_id, margin=margin, immediate=passed))
         except Exception as error:
             doubt(f"{type(error).__name__}: {error}")
             raise
         else:
-            order_id = answer.get("id")
+            answered = answer.get("id")
             for fact in facts_of(answer, client_id, self._mappings):
                 self._put(fact)
         finally:
-            known.set_result(order_id)
+            self._answers[client_id].set_result(answered)
 
     async def _cancel(self, client_id: str, symbol: str) -> None:
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
-        order_id = await self._ids[client_id] if client_id in self._ids else None
+        order_id = await asyncio.wrap_future(self._answers[client_id]) if client_id in self._answers else None
+        if order_id is False:
+            return
         try:
             answer = await self._private.cancel(order_id, client_id, symbol)
         except OutcomeUnknownError as error:
@@ -223,12 +255,15 @@ class Courier:
     async def look_up_orders(self, orders: Iterable[tuple[str | None, str, str]]) -> None:
         """Pass on how orders stand; runs on the I/O thread."""
         for order_id, client_id, symbol in orders:
-            if order_id is None and client_id in self._ids and not self._ids[client_id].done():
+            if order_id is None and client_id in self._answers and not self._answers[client_id].done():
                 continue
             try:
                 found = await self._private.find(order_id, client_id, symbol)
             except TryLaterError as error:
                 logger.warning("%s", error)
+                continue
+            except OutcomeUnknownError:
+                # It has no id to be asked for by, which was told when its answer was lost.
                 continue
             for fact in facts_of(found, client_id, self._mappings) if found else ():
                 self._put(fact)

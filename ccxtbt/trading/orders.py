@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import backtrader as bt
 
 from ccxtbt.errors import ConfigError, NotOfferedError
-from ccxtbt.trading.rules import Rules, Side, exact, text
+from ccxtbt.trading.rules import EXACT, Rules, Side, exact, text
 
 ORDER_TYPES: Mapping[int, str] = {
     bt.Order.Market: "market",
@@ -35,6 +35,12 @@ _TRIGGERED = {
     "take profit market": ("market", True),
     "take profit limit": ("limit", True),
 }
+TRAILING = frozenset({bt.Order.StopTrail, bt.Order.StopTrailLimit})
+"""Stops that move with the price."""
+STOPS = frozenset({bt.Order.Stop, bt.Order.StopLimit}) | TRAILING
+"""Orders that wait for a trigger."""
+_LIMITED = frozenset({bt.Order.StopLimit, bt.Order.StopTrailLimit})
+
 _TRIGGER_PARAMS = ("triggerPrice", "stopPrice", "stopLossPrice", "takeProfitPrice")
 _COST_PARAMS = ("cost", "quoteOrderQty")
 
@@ -99,7 +105,9 @@ def request_of(
     params: Mapping[str, Any] | None = None,
     order_types: Mapping[int, str] | None = None,
     client_id_param: str = "clientOrderId",
+    trailing_params: Sequence[str] = (),
     size: Decimal | None = None,
+    cost: Any = None,
     triggered: bool = False,
 ) -> Request:
     """Translate a backtrader order for ccxt, by the market's rules.
@@ -119,8 +127,12 @@ def request_of(
         exectype -> the exchange's name, over `ORDER_TYPES`.
     client_id_param : str
         ccxt's parameter for the client id; '' where the exchange has none.
+    trailing_params : sequence of str
+        Which of ccxt's `trailingAmount` and `trailingPercent` the exchange takes.
     size : Decimal or None
         Amount to send instead of the order's: an exit that follows what its entry has filled.
+    cost : float, str, Decimal or None
+        Quote to spend, instead of an amount; of a market buy.
     triggered : bool
         The price has passed the trigger already: send what the stop becomes.
 
@@ -138,13 +150,20 @@ def request_of(
         client_id = str(kept.get(client_id_param) or client_id)
     side: Side = "buy" if order.isbuy() else "sell"
     given = abs(order.created.size) if size is None else size
+    if cost is not None:
+        given = _amount_for(order, rules, cost)
     amount = rules.amount(given)
-    draft = _draft(order, rules, {**ORDER_TYPES, **(order_types or {})}, kept, side, triggered)
+    if not triggered and trails_there(order, rules, trailing_params):
+        draft = _Draft("market", None, {**kept, **_trail(order)})
+    else:
+        draft = _draft(order, rules, {**ORDER_TYPES, **(order_types or {})}, kept, side, triggered)
+    if cost is not None and rules.cost_orders:
+        draft.params["cost"] = _plain(exact(cost, "quote_size"))
     notes = [] if amount == exact(given, "size") else [f"size {given} cut to {text(amount)}"]
     price = None if draft.price is None else rules.price(draft.price, side)
     if price is not None and price != exact(draft.price, "price"):
         notes.append(f"price {draft.price} rounded to {text(price)}")
-    rules.check(amount, price, _last_price(order))
+    rules.check(amount, price, last_price(order))
     by_cost = any(name in draft.params for name in _COST_PARAMS)
     if rules.market_buy_by_cost and price is None and side == "buy" and not by_cost:
         price, by_cost = rules.price(order.created.pclose, side), True
@@ -153,7 +172,46 @@ def request_of(
     return Request(client_id, rules.symbol, draft.type, side, amount, price, draft.params, by_cost, tuple(notes))
 
 
-def _last_price(order: bt.Order) -> Decimal | None:
+def _amount_for(order: bt.Order, rules: Rules, cost: Any) -> Decimal:
+    """Return about how much an amount of quote buys."""
+    spend, last = exact(cost, "quote_size"), last_price(order)
+    if order.exectype not in (None, bt.Order.Market) or not order.isbuy():
+        raise ConfigError(f"quote_size={cost!r} is of market buys alone: give any other order its size.")
+    if spend <= 0 or not last:
+        raise ConfigError(f"quote_size={cost!r} buys nothing: give an amount of {rules.quote} above 0.")
+    return EXACT.divide(spend, last)
+
+
+def trails_there(order: bt.Order, rules: Rules, trailing_params: Sequence[str]) -> bool:
+    """Whether the exchange itself trails an order."""
+    wanted = "trailingAmount" if order.trailamount else "trailingPercent"
+    # A limit that moves along is known to no exchange in ccxt's words.
+    return order.exectype == bt.Order.StopTrail and rules.trailing and wanted in trailing_params
+
+
+def waits_here(order: bt.Order, rules: Rules, names: Mapping[int, str], trailing_params: Sequence[str]) -> bool:
+    """Whether a stop has to be watched here: the exchange cannot do it, and no mapping of the user's says how."""
+    if order.exectype in names or order.exectype not in STOPS:
+        return False
+    if order.exectype in TRAILING:
+        return not trails_there(order, rules, trailing_params)
+    return not rules.trigger_param
+
+
+def _trail(order: bt.Order) -> dict[str, Any]:
+    if order.trailamount:
+        return {"trailingAmount": text(exact(order.trailamount, "trailamount"))}
+    # backtrader's is a share, ccxt's a percentage.
+    return {"trailingPercent": text(exact(order.trailpercent, "trailpercent") * 100)}
+
+
+def trailing_without_distance(order: bt.Order) -> bool:
+    """Whether a trailing stop lacks what it trails by."""
+    return order.exectype in TRAILING and not (order.trailamount or 0) > 0 and not (order.trailpercent or 0) > 0
+
+
+def last_price(order: bt.Order) -> Decimal | None:
+    """Return the market's last price when an order was made, as far as it is known."""
     last = order.created.pclose
     return exact(last, "last price") if last and last == last else None
 
@@ -162,18 +220,19 @@ def _draft(
     order: bt.Order, rules: Rules, names: Mapping[int, str], params: dict[str, Any], side: Side, triggered: bool
 ) -> _Draft:
     exectype = order.exectype
-    if exectype not in names:
+    if exectype not in names and not (triggered and exectype in TRAILING):
         raise NotOfferedError(
-            f"A {order.getordername()} order cannot be sent to an exchange: use Market, Limit, Stop or StopLimit."
+            f"A {order.getordername()} order cannot be sent to this exchange as it is: use Market, Limit, Stop or "
+            "StopLimit."
         )
-    name = str(names[exectype])
+    name = str(names.get(exectype, "stop"))
     if exectype in (bt.Order.Market, bt.Order.Close):
         return _Draft(name, None, params)
     if exectype == bt.Order.Limit:
         return _Draft(name, order.created.price, params)
     trigger, limit = _trigger_and_limit(order, params)
     unified, profit = _TRIGGERED.get(name.lower().replace("_", " ").replace("-", " "), (name, False))
-    limited = exectype == bt.Order.StopLimit or unified == "limit"
+    limited = exectype in _LIMITED or unified == "limit"
     if triggered:
         return _Draft("limit" if limited else "market", limit if limited else None, params)
     key = rules.take_profit_param if profit else rules.trigger_param

@@ -118,6 +118,12 @@ class Rules:
         ccxt wants to be told from which side the price comes.
     market_buy_by_cost : bool
         The exchange takes a market buy as an amount of quote, which ccxt computes from a price.
+    cost_orders : bool
+        A market buy can say how much quote to spend.
+    good_till_date : bool
+        The exchange ends an order at a time that it is given.
+    trailing : bool
+        The exchange moves a stop with the price.
     """
 
     symbol: str
@@ -139,6 +145,9 @@ class Rules:
     take_profit_param: str = "takeProfitPrice"
     trigger_direction: bool = False
     market_buy_by_cost: bool = False
+    cost_orders: bool = False
+    good_till_date: bool = False
+    trailing: bool = False
 
     def amount(self, value: Any) -> Decimal:
         """Return an amount cut down to the lot.
@@ -286,4 +295,7 @@ def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[s
         take_profit_param="takeProfitPrice" if features is None or offered.get("takeProfitPrice") else "",
         trigger_direction=bool(offered.get("triggerDirection")),
         market_buy_by_cost=bool(offered.get("marketBuyRequiresPrice")),
+        cost_orders=bool(offered.get("marketBuyByCost")),
+        good_till_date=bool((offered.get("timeInForce") or {}).get("GTD")),
+        trailing=bool(offered.get("trailing")),
     )

@@ -495,6 +495,7 @@ class Orders:
 
     def __init__(self, keep_done: int = 10_000, keep_unknown: int = 1_000) -> None:
         self._states: dict[str, OrderState] = {}
+        self._open: dict[str, OrderState] = {}
         self._clients: dict[tuple[str | None, str], str] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[tuple[str | None, str], deque[Fact]] = OrderedDict()
@@ -514,7 +515,7 @@ class Orders:
         """
         if state.client_id in self._states:
             raise ConfigError(f"The client id {state.client_id!r} is in use: every order needs one of its own.")
-        self._states[state.client_id] = state
+        self._states[state.client_id] = self._open[state.client_id] = state
 
     def get(self, client_id: str | None) -> OrderState | None:
         """Find an order by our id."""
@@ -526,7 +527,7 @@ class Orders:
 
     def open(self) -> list[OrderState]:
         """Return the orders that have not ended."""
-        return [state for state in self._states.values() if not state.done]
+        return [state for state in self._open.values() if not state.done]
 
     def apply(self, fact: Fact) -> tuple[OrderState | None, list[Transition]]:
         """Give a fact to its order; return the order, None if it is not ours, and what is new."""
@@ -553,6 +554,7 @@ class Orders:
             self._unknown.popitem(last=False)
 
     def _retire(self, state: OrderState) -> None:
+        self._open.pop(state.client_id, None)
         self._finished[state.client_id] = None
         self._finished.move_to_end(state.client_id)
         while len(self._finished) > self._keep_done:

@@ -50,6 +50,8 @@ def rows_of(server: Any, feed: CCXTFeed, timeframe: str, seen: list[tuple[float,
     while since_ms < seen[-1][0]:
         last_ms = int(seen[-1][0]) - 1
         page = market.klines(timeframe, start_ms=since_ms, end_ms=last_ms, limit=1_000, now_ms=server.clock.now_ms())
+        if not page:
+            break
         rows += page
         since_ms = next_ms(frame, page[-1][0])
     return [(next_ms(frame, row[0]), *(float(row[place]) for place in PLACES)) for row in rows]
@@ -223,3 +225,41 @@ def test_what_the_exchange_does_not_give_is_told_at_the_start(simulator):
     )
     with pytest.raises(NotOfferedError, match=r"binance gives no trades, quote_volume, taker_buy_volume .* BTC/USDT"):
         run(store, feed, until=lambda w: True)
+
+
+@pytest.mark.parametrize("source", ["ohlcv", "poll"])
+def test_flat_bars_have_zeros_and_polled_ones_the_exchanges_values(simulator, source):
+    quiet = dataclasses.replace(BTC, trades_per_minute=30.0)
+    server = simulator((quiet,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server)
+    feed = CCXTFeedWithVolumes(
+        store=store, dataname="BTC/USDT", fromdate=ago(server, minutes=2), gaps="flat", source=source, **SECONDS
+    )
+    extras, at_live = Extras(), []
+
+    def enough(watcher):
+        if "LIVE" in watcher.states[feed] and not at_live:
+            at_live.append(len(extras.seen[feed]))
+        return bool(at_live) and len(extras.seen[feed]) >= at_live[0] + 20
+
+    run(store, feed, act=extras, until=enough)
+    known = {stamp: values for stamp, *values in rows_of(server, feed, "1s", extras.seen[feed])}
+    flat = 0
+    for stamp, *values in extras.seen[feed]:
+        assert values == known.get(stamp, [0.0, 0.0, 0.0])
+        flat += stamp not in known
+    assert 0 < flat < len(extras.seen[feed])
+
+
+def test_the_archive_is_left_alone_by_what_it_cannot_keep(simulator, tmp_path):
+    server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat")
+    options = {"dataname": "BTC/USDT", "historical": True, "archive": tmp_path, **MINUTES}
+    seen = []
+    for kind in (CCXTFeed, CCXTFeedWithVolumes):
+        store = store_of(server)
+        feed = kind(store=store, fromdate=ago(server, minutes=90), todate=ago(server, minutes=10), **options)
+        extras = Extras()
+        run(store, feed, act=extras, until=lambda w: False)
+        seen.append(extras.seen[feed])
+    assert seen[1] == rows_of(server, feed, "1m", seen[1])
+    assert len(seen[1]) == len(seen[0]) == 81

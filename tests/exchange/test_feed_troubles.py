@@ -111,3 +111,18 @@ def test_a_feed_that_failed_can_be_run_again(simulator):
     store.stop()
     (watcher,) = cerebro.run()
     assert_equals_exchange(server, watcher, feed, "1s", start_of(feed))
+
+
+def test_a_backlog_is_delivered_at_once_and_not_a_bar_at_a_time(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=2), **SECONDS)
+    behind_ms = []
+
+    def act(watcher):
+        if watcher.states[feed][-1:] == ["LIVE"]:
+            behind_ms.append(server.clock.now_ms() - watcher.seen[feed][-1][0])
+
+    run(store, feed, act=act, until=lambda w: len(behind_ms) >= 3)
+    # The last bars of the history come in one piece, as live bars; then each comes as it closes.
+    assert min(behind_ms) < 5_000

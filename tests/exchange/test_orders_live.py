@@ -1,83 +1,15 @@
 """Orders through ccxt's real class, over real HTTP and WebSocket: each sent once, each fill counted once."""
 
-import datetime as dt
-from collections import Counter
 from dataclasses import replace
-from decimal import Decimal
 
 import backtrader as bt
 import pytest
 
-from ccxtbt.sim.server import API_KEY, SimServer
+from planned import SECONDS, Plan, assert_books_agree, statuses, trade
 from simulated import BTC, ETH
 from watching import ago, run, store_of
 
 HOUR_MS = 3_600_000
-SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
-TERMINAL = {"Completed", "Canceled", "Expired", "Margin", "Rejected"}
-
-
-class Plan:
-    """Acts once each data is LIVE, one step a bar; ends when every order has and nothing is left to do."""
-
-    def __init__(self, *steps):
-        self.steps = list(steps)
-        self.made = []
-        self.step = None
-
-    def again(self, watcher):
-        """Place a stop anew that the market had passed before it arrived: that is no fault of anybody."""
-        last = self.made[-1] if self.made else None
-        if last is not None and last.ref in ended(watcher) and "immediately" in (last.info.reason or ""):
-            self.made.remove(last)
-            self.steps.insert(0, self.step)
-
-    def act(self, watcher):
-        self.again(watcher)
-        if watcher.states[watcher.data][-1:] == ["LIVE"] and self.steps and self.settled(watcher):
-            self.step = self.steps.pop(0)
-            made = self.step(watcher)
-            self.made += made if isinstance(made, list) else [made] if made is not None else []
-
-    def settled(self, watcher):
-        return all(order.ref in ended(watcher) for order in self.made)
-
-    def until(self, watcher):
-        self.again(watcher)
-        return not self.steps and self.settled(watcher)
-
-
-def ended(watcher):
-    return {order.ref for order in watcher.orders if order.getstatusname() in TERMINAL}
-
-
-def statuses(watcher, order):
-    return [seen.getstatusname() for seen in watcher.orders if seen.ref == order.ref]
-
-
-def trade(server: SimServer, *steps, **options):
-    """Run a plan on live BTC/USDT bars; return (watcher, plan, broker)."""
-    store = store_of(server, **options)
-    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
-    broker = store.getbroker(check_interval=0.5)
-    plan = Plan(*steps)
-    watcher = run(store, feed, broker=broker, act=plan.act, until=plan.until)
-    return watcher, plan, broker
-
-
-def assert_books_agree(server: SimServer, watcher, broker, opening):
-    """The broker's fills, position and money are the exchange's, to the last unit; one order there for each sent."""
-    account = server.account(API_KEY)
-    fills = server.exchange.my_trades(account, "BTCUSDT", limit=1_000)
-    last = {order.ref: order for order in watcher.orders}
-    assert sum(len(order.executed.exbits) for order in last.values()) == len(fills)
-    position = Decimal(repr(float(broker.getposition(watcher.data).size)))
-    held = account.balance("BTC").total - Decimal(opening["BTC"])
-    assert abs(position - held) < BTC.step_size
-    assert Decimal(repr(broker.getcash())) == pytest.approx(account.balance("USDT").total, abs=Decimal("1e-7"))
-    there = Counter(order.client_id for order in server.exchange.all_orders(account, "BTCUSDT", limit=1_000))
-    assert set(there.values()) <= {1}
-    return fills
 
 
 @pytest.fixture
@@ -154,6 +86,9 @@ def test_a_bracket_leaves_through_one_exit(server, stop, limit):
     entry, stop_order, limit_order = plan.made
     ends = [statuses(watcher, order)[-1] for order in plan.made]
     assert ends == (["Completed", "Canceled", "Completed"] if stop == 0.9 else ["Completed", "Completed", "Canceled"])
+    assert not entry.info.emulated
+    assert "takes turns" in stop_order.info.emulated
+    assert "takes turns" in limit_order.info.emulated
     # An exit is sized to what the entry left after its fee.
     out = next(order for order in (stop_order, limit_order) if statuses(watcher, order)[-1] == "Completed")
     assert abs(out.executed.size) <= entry.executed.size
@@ -179,7 +114,8 @@ def test_a_bracket_whose_entry_is_cancelled_takes_its_exits_along(server):
         (lambda w: w.buy(size=1e-9), "Rejected", "size"),
         (lambda w: w.buy(size=0.00002), "Rejected", "minimum"),
         (lambda w: w.buy(size=50), "Margin", "balance"),
-        (lambda w: w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=10), "Rejected", "StopTrail"),
+        (lambda w: w.buy(size=0.1, exectype=bt.Order.StopTrail), "Rejected", "trailamount"),
+        (lambda w: w.buy(size=0.1, exectype=bt.Order.Historical), "Rejected", "Historical"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_its_reason(server, step, status, reason):
@@ -240,15 +176,18 @@ def test_reports_that_come_twice_and_in_disorder_are_counted_once(server):
 
 
 def test_fills_while_the_private_stream_is_down_are_found(server):
+    breaks = []
+
     def enter(w):
         order = w.buy(size=0.2, exectype=bt.Order.Stop, price=w.data.close[0] * 1.00002)
-        server.abort_connections("user")
+        breaks.append(server.abort_connections("user"))
         return order
 
     watcher, plan, broker = trade(server, enter)
     assert statuses(watcher, plan.made[0])[-1] == "Completed"
-    # One connection carries orders, trades and balances: its break is told once.
-    assert len([text for text in watcher.messages if "stream of orders broke" in text]) == 1
+    # One connection carries orders, trades and balances: its break is told once. (A plan that has to place its stop
+    # anew breaks it anew.)
+    assert len([text for text in watcher.messages if "stream of orders broke" in text]) == sum(breaks)
     assert_books_agree(server, watcher, broker, OPENING)
 
 
@@ -327,21 +266,6 @@ def test_the_datas_of_one_market_share_its_position(server):
     # Nothing is held, so the account is worth its money.
     assert value == broker.getcash()
     assert_books_agree(server, watcher, broker, OPENING)
-
-
-@pytest.mark.parametrize("bracket", [False, True])
-def test_an_order_that_is_to_expire_is_refused_and_does_not_rest_for_ever(server, bracket):
-    def step(w):
-        price, valid = w.data.close[0], dt.timedelta(minutes=5)
-        if bracket:
-            exits = {"stopprice": price * 0.8, "limitprice": price, "stopargs": {"valid": valid}}
-            return w.buy_bracket(size=0.1, price=price * 0.9, **exits)
-        return w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 0.9, valid=valid)
-
-    watcher, plan, _ = trade(server, step)
-    assert {statuses(watcher, order)[-1] for order in plan.made} == {"Rejected"}
-    assert "valid" in plan.made[0].info.reason
-    assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
 
 
 def test_an_order_is_not_sent_long_after_it_was_made(server):

@@ -975,3 +975,18 @@ class TestLifeCycle:
             process.stdout.close()
             process.stdin.close()
             process.wait()
+
+
+def test_a_replica_that_is_behind_answers_as_the_exchange_was(server, binance):
+    server.faults.lag(3_000.0, path="/api/v3/klines", nth=2)
+    now_ms = server.clock.now_ms()
+    fresh, stale = (binance.public_get_klines({"symbol": "BTCUSDT", "interval": "1m"}) for _ in range(2))
+    assert int(fresh[-1][0]) >= now_ms // 60_000 * 60_000 - 60_000
+    assert int(stale[-1][0]) == (now_ms - 3_000_000) // 60_000 * 60_000
+
+
+def test_a_clock_that_is_ahead_and_a_restart(server, binance):
+    server.faults.skew(3.0)
+    assert 2_500 <= binance.fetch_time() - server.clock.now_ms() <= 3_000
+    server.restart(0.05)
+    assert -500 <= binance.fetch_time() - server.clock.now_ms() <= 0

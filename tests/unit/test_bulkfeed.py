@@ -563,6 +563,53 @@ class Feeder:
         return ()
 
 
+class Filled(Source):
+    """A live feed whose bars have all come when it starts."""
+
+    def start(self):
+        super().start()
+        for found in self.bars:
+            self.append(*found)
+        self.finish()
+
+
+class Noter(bt.Strategy):
+    """Notes what its datas show, as far back as its moving averages look."""
+
+    def __init__(self):
+        self.seen = []
+        for data in self.datas:
+            bt.ind.SMA(data, period=3)
+
+    def prenext(self):
+        self.next()
+
+    def next(self):
+        datas = [data for data in self.datas if len(data) >= 3]
+        self.seen.append([(len(data), data.datetime[0], [data.close[-i] for i in range(3)]) for data in datas])
+
+
+@pytest.mark.parametrize("history", [0, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_live_bar_that_comes_too_early_is_neither_seen_nor_lost(history, seed):
+    seen = []
+    for exactbars in (0, -1, 1):
+        cerebro = bt.Cerebro(exactbars=exactbars, stdstats=False)
+        for number in range(3):
+            ts_ms, ohlcv = columns(60, seed=10 * seed + number, gaps=0.4)
+            past = np.ascontiguousarray(ohlcv[:, :history])
+            feed = Filled(columns=(ts_ms[:history], past), timeframe=MINUTES)
+            feed.bars = [(int(ts_ms[i]), *ohlcv[:, i]) for i in range(history, len(ts_ms))]
+            cerebro.adddata(feed, name=str(number))
+        cerebro.addstrategy(Noter)
+        (strategy,) = cerebro.run()
+        seen.append(strategy.seen)
+    assert len(seen[0]) > 50
+    # backtrader's bounded buffers cannot go back: such a bar would show the future, and then be gone.
+    assert seen[1] == seen[0]
+    assert seen[2] == seen[0]
+
+
 @pytest.mark.parametrize("mode", [{}, {"exactbars": 1}], ids=str)
 def test_history_then_live_bars_then_the_end(mode):
     history = columns(30)

@@ -15,6 +15,8 @@ FRONTS = {
     "ccxtbroker",
     "ccxtorder",
     "livedesk",
+    "livebooks",
+    "bracketorders",
     "bulkfeed",
     "inbox",
     "mailbox",

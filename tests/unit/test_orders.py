@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from ccxtbt.errors import ConfigError, NotOfferedError, OrderRefusedError
-from ccxtbt.trading.orders import Request, request_of
-from ccxtbt.trading.rules import rules_of
+from ccxtbt.trading.orders import Request, request_of, trails_there, waits_here
+from ccxtbt.trading.rules import Rules, rules_of
 from reference.markets import binance
 
 SYMBOL = "BTC/USDT"
@@ -38,9 +38,9 @@ def data():
 
 @pytest.fixture
 def order(data):
-    def make(side, exectype, size=0.01, price=None, plimit=None):
+    def make(side, exectype, size=0.01, price=None, plimit=None, **more):
         kind = bt.BuyOrder if side == "buy" else bt.SellOrder
-        return kind(owner=None, data=data, size=size, price=price, pricelimit=plimit, exectype=exectype)
+        return kind(owner=None, data=data, size=size, price=price, pricelimit=plimit, exectype=exectype, **more)
 
     return make
 
@@ -194,3 +194,57 @@ def test_the_trigger_is_named_as_the_exchange_names_it(rules, order):
         order("sell", bt.Order.Stop, price=29_000.0), kraken, "a", order_types={bt.Order.Stop: "stop-loss"}
     )
     assert (stop.type, stop.params["stopLossPrice"]) == ("market", "29000")
+
+
+def test_a_trailing_stop_is_told_in_the_exchanges_words(rules, order):
+    made, trailing = order("sell", bt.Order.StopTrail, price=60_000.0, trailpercent=0.015), ("trailingPercent",)
+    swap = replace(rules, trailing=True)
+    assert trails_there(made, swap, trailing)
+    assert not waits_here(made, swap, {}, trailing)
+    request = request_of(made, swap, "a", trailing_params=trailing)
+    # backtrader's is a share, ccxt's a percentage.
+    assert (request.type, request.price, request.params["trailingPercent"]) == ("market", None, "1.5")
+    by_amount = request_of(
+        order("sell", bt.Order.StopTrail, price=60_000.0, trailamount=5.5),
+        swap,
+        "a",
+        trailing_params=("trailingAmount",),
+    )
+    assert by_amount.params["trailingAmount"] == "5.5"
+
+
+@pytest.mark.parametrize(
+    ("exectype", "given", "trailing", "taken"),
+    [
+        (bt.Order.StopTrail, {"trailamount": 5.0}, True, ("trailingPercent",)),
+        (bt.Order.StopTrail, {"trailpercent": 0.1}, False, ("trailingPercent",)),
+        (bt.Order.StopTrailLimit, {"trailpercent": 0.1}, True, ("trailingPercent",)),
+        (bt.Order.StopTrail, {"trailpercent": 0.1}, True, ()),
+    ],
+)
+def test_what_the_exchange_cannot_trail_is_watched_here(order, exectype, given, trailing, taken):
+    made = order("sell", exectype, price=60_000.0, plimit=59_900.0, **given)
+    assert waits_here(made, Rules("BTC/USDT", trailing=trailing), {}, taken)
+
+
+def test_a_stop_where_ccxt_knows_no_trigger_is_watched_here_unless_the_user_says_how(order):
+    made, rules = order("sell", bt.Order.Stop, price=60_000.0), Rules("BTC/USDT", trigger_param="")
+    assert waits_here(made, rules, {}, ())
+    assert not waits_here(made, rules, {bt.Order.Stop: "stop-loss"}, ())
+    assert not waits_here(made, Rules("BTC/USDT"), {}, ())
+
+
+def test_a_buy_by_cost_on_binances_wire(exchange, rules, order):
+    request = request_of(order("buy", bt.Order.Market, size=1), rules, "id1", cost=250)
+    assert request.by_cost
+    assert wire(exchange, request) == {
+        "side": "BUY", "type": "MARKET", "quoteOrderQty": "250", "newClientOrderId": "id1",
+    }  # fmt: skip
+    # The amount is a guess, by the last price.
+    assert request.amount == Decimal("0.00833")
+
+
+def test_a_buy_by_cost_where_there_is_none_has_its_size_reckoned(rules, order):
+    request = request_of(order("buy", bt.Order.Market, size=1), replace(rules, cost_orders=False), "id1", cost=250)
+    assert (request.amount, request.by_cost) == (Decimal("0.00833"), False)
+    assert "cost" not in request.params

@@ -1,7 +1,6 @@
 """The matching engine against markets whose every trade is written down here."""
 
 from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -21,50 +20,7 @@ from ccxtbt.sim.matching import (
     Reject,
     TradeEvent,
 )
-from ccxtbt.sim.spec import Spec
-
-D = Decimal
-START_MS = 1_700_000_000_000
-SPEC = Spec(
-    symbol="BTCUSDT",
-    base="BTC",
-    quote="USDT",
-    step_size=D("0.001"),
-    min_qty=D("0.001"),
-    max_qty=D(1000),
-    market_max_qty=D(50),
-    trade_value=100.0,
-)
-BOUGHT, SOLD = False, True
-
-
-class Bench:
-    """An exchange on a tape of (seconds after the start, price, qty, buyer_is_maker), and an account on it."""
-
-    def __init__(self, *tape, balances=None, spec=SPEC, **more):
-        trades = [(START_MS, "100", "1", SOLD)]
-        trades += [(START_MS + int(at_s * 1000), price, qty, side) for at_s, price, qty, side in tape]
-        self.clock = ManualClock(START_MS)
-        self.markets = {spec.symbol: Replay(spec, trades)}
-        self.exchange = Exchange(self.markets, self.clock, **more)
-        self.account = self.exchange.add_account(Account("key", "secret", balances or {"USDT": 10_000, "BTC": 10}))
-
-    def place(self, side, kind, account=None, **fields):
-        numbers = {
-            name: D(fields.pop(name)) for name in ("quantity", "quote_qty", "price", "stop_price") & fields.keys()
-        }
-        if kind in {"LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"}:
-            fields.setdefault("time_in_force", "GTC")
-        request = OrderRequest(**({"symbol": "BTCUSDT", "side": side, "type": kind} | numbers | fields))
-        return self.exchange.place(account or self.account, request)
-
-    def run(self, to_s):
-        self.clock.set_ms(START_MS + int(to_s * 1000))
-        return self.exchange.advance(self.clock.now_ms())
-
-    def funds(self, asset, account=None):
-        balance = (account or self.account).balance(asset)
-        return balance.free, balance.locked
+from matched import BOUGHT, SOLD, SPEC, START_MS, Bench, D
 
 
 def refusal(call, *args, **fields):
@@ -439,6 +395,7 @@ def test_exchange_info_lists_the_filters_that_are_checked():
         "NOTIONAL",
         "MAX_NUM_ORDERS",
         "MAX_NUM_ALGO_ORDERS",
+        "MAX_NUM_ORDER_LISTS",
     ]
     assert filters["PRICE_FILTER"]["tickSize"] == "0.01000000"
     assert filters["LOT_SIZE"] == {

@@ -1,0 +1,242 @@
+"""Bars built from trades: which are complete, and which trades must be asked of REST first.
+
+Pure: time and messages are arguments, nothing is read or sent.
+
+When a bar is final
+-------------------
+Where trades are numbered without gaps, a bar is final with the first trade of a later bar, if no number before that
+trade is missing; a number that is missing is asked of REST. Where nobody trades after a bar's end, REST is asked for
+trades after the last one, `QUIET_MS` after that end; that there are none makes the bar final.
+
+Numbers that REST does not have either do not exist. After `SKIPS` of them the exchange is taken to number with gaps:
+then a lost trade cannot be known, a bar is final `SETTLE_MS` after its end, by the exchange's clock, and REST is asked
+only after a break. The same holds where ids are no numbers.
+
+A trade that comes for a bar that was final already is counted, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ccxtbt._bars import TradeBars
+from ccxtbt.market.frames import Trade
+from ccxtbt.market.handover import AGAIN_MS, QUIET_MS, SETTLE_MS, Bar, Origin
+from ccxtbt.market.timeframes import Timeframe, close_ms, floor_ms
+
+# So many missing numbers that REST does not have, and the exchange's numbers are taken to have gaps.
+SKIPS = 3
+# How many trades are known again when they come twice, where their numbers do not tell.
+REMEMBERED = 10_000
+# How often a market in which nobody seems to trade is looked at.
+SILENT_MS = 30_000
+# A float tells no more decimals apart in amounts of usual size.
+MOST_PLACES = 15
+
+
+class TradeQuestion(NamedTuple):
+    """Trades to ask of REST: from a number on, or, where that is None, from a time on; and not before when."""
+
+    from_id: int | None
+    since_ms: int
+    at_ms: int
+
+
+class Tape:
+    """The trades of one market in order, and the bars that they make.
+
+    Parameters
+    ----------
+    timeframe : Timeframe
+        Length of the bars.
+    since_ms : int
+        Open of the first bar wanted; trades before it are left out.
+    watchful : bool
+        Whether it must be known at each bar's end that nobody traded, and not only now and then.
+
+    Attributes
+    ----------
+    complete_ms : int
+        All bars that open before are known.
+    fetched : int
+        Trades that REST alone gave.
+    """
+
+    def __init__(self, timeframe: Timeframe, since_ms: int, watchful: bool = False) -> None:
+        self.complete_ms = since_ms
+        self.fetched = 0
+        self._timeframe = timeframe
+        self._bars = TradeBars(timeframe, since_ms)
+        self._watchful = watchful
+        self._dense = True
+        # Most decimals that an amount had.
+        self._places = 0
+        self._skips = 0
+        self._next: int | None = None
+        self._asked_id: int | None = None
+        self._waiting: dict[str, Trade] = {}
+        self._known: dict[str, None] = {}
+        self._numbers = itertools.count()
+        self._last_ms = since_ms
+        self._asked_ms = 0
+        # Trades may have been missed: before the first frame, and after each break.
+        self._unsure = True
+
+    @property
+    def late(self) -> int:
+        """Trades that came after their bar was final."""
+        return int(self._bars.late)
+
+    @property
+    def sure(self) -> bool:
+        """Whether no trade is known to be missing."""
+        return not self._unsure and not self._hole()
+
+    def broken(self) -> None:
+        """Note that trades may be missed."""
+        self._unsure = True
+
+    def add(self, trades: Iterable[Trade]) -> list[Bar]:
+        """Take trades from the stream; return the bars that they make final."""
+        for trade in trades:
+            self._hold(trade, streamed=True)
+        return self._advance() if self._dense and not self._unsure else []
+
+    def answered(self, trades: list[Trade], more: bool, sent_ms: int, received_ms: int) -> list[Bar]:
+        """Take REST's answer; return the bars that are final now.
+
+        Parameters
+        ----------
+        trades : list of Trade
+            Oldest first; nothing is left out between them.
+        more : bool
+            The answer was full: there are more behind it.
+        sent_ms, received_ms : int
+            When the question left and its answer had come, by the exchange's clock.
+        """
+        self._asked_ms = received_ms + AGAIN_MS
+        asked = self._asked_id
+        if self._dense and asked is not None and not any(t.id.isdecimal() and int(t.id) >= asked for t in trades):
+            # The last trade that is known was asked for too: an answer that does not reach it says nothing.
+            return []
+        fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
+        self.fetched += len(fresh)
+        if self._dense and trades:
+            if self._next is None:
+                self._next = int(trades[0].id)
+                # By a clock that is wrong the stream may have begun before the first bar wanted.
+                self._waiting = {key: trade for key, trade in self._waiting.items() if int(key) >= self._next}
+            elif int(trades[-1].id) >= self._next and str(self._next) not in self._waiting and self._waiting:
+                self._skip()
+        if more:
+            # What was given may be used up to its end; the next page follows at once.
+            self._asked_ms = 0
+            self._last_ms = max(trades[-1].ts_ms, self._last_ms + 1)
+            return self._advance()
+        self._unsure = False
+        bars = self._advance()
+        if self._dense and not self._hole():
+            bars += self._closed_by(sent_ms - QUIET_MS)
+        return bars
+
+    def tick(self, now_ms: int) -> list[Bar]:
+        """Return the bars that time alone makes final."""
+        if self._dense or self._unsure:
+            return []
+        return self._feed(self._ordered(floor_ms(self._timeframe, now_ms - SETTLE_MS))) + self._closed_by(
+            now_ms - SETTLE_MS
+        )
+
+    def question(self) -> TradeQuestion | None:
+        """Return what to ask of REST next, and when; None if nothing is missing."""
+        from_id = self._asked_id = self._next - 1 if self._dense and self._next is not None else None
+        if self._unsure or self._hole():
+            return TradeQuestion(from_id, self._last_ms, self._asked_ms)
+        if not self._dense:
+            return None
+        forming = self._bars.forming()
+        open_ms = self.complete_ms if forming is None else forming[0]
+        # Without a bar that waits, it may be that nobody trades, or that the only trade was lost.
+        pause_ms = 0 if forming is not None or self._watchful else SILENT_MS
+        at_ms = max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms + pause_ms)
+        return TradeQuestion(from_id, self._last_ms, at_ms)
+
+    def _hold(self, trade: Trade, *, streamed: bool) -> bool:
+        """Keep a trade until its turn; say whether it is new."""
+        if self._dense and not trade.id.isdecimal():
+            self._loosen()
+        if self._dense:
+            if (self._next is not None and int(trade.id) < self._next) or trade.id in self._waiting:
+                return False
+            self._waiting[trade.id] = trade
+            return True
+        key = trade.id or f"{trade.ts_ms} {trade.price} {trade.amount} {trade.side}"
+        if key in self._known:
+            if trade.id or not streamed:
+                return False
+            # The stream brings each once: two without an id that look alike are two.
+            key = f"{key} {next(self._numbers)}"
+        self._known[key] = None
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._waiting[key] = trade
+        return True
+
+    def _hole(self) -> bool:
+        return self._dense and bool(self._waiting) and (self._next is None or str(self._next) not in self._waiting)
+
+    def _skip(self) -> None:
+        """Go on behind numbers that do not exist."""
+        self._skips += 1
+        self._next = min(map(int, self._waiting))
+        if self._skips >= SKIPS:
+            self._loosen()
+
+    def _loosen(self) -> None:
+        self._dense = False
+        self._known.update(dict.fromkeys(self._waiting))
+
+    def _advance(self) -> list[Bar]:
+        """Take the trades whose turn it is."""
+        if not self._dense or self._next is None:
+            return []
+        taken: list[Trade] = []
+        while (trade := self._waiting.pop(str(self._next), None)) is not None:
+            taken.append(trade)
+            self._next += 1
+        return self._feed(taken)
+
+    def _ordered(self, until_ms: int) -> list[Trade]:
+        """Take the trades before a time, by time; those of one time in the order in which they came."""
+        due = sorted(
+            ((key, trade) for key, trade in self._waiting.items() if trade.ts_ms < until_ms),
+            key=lambda item: item[1].ts_ms,
+        )
+        for key, _ in due:
+            del self._waiting[key]
+        return [trade for _, trade in due]
+
+    def _feed(self, trades: list[Trade]) -> list[Bar]:
+        bars = []
+        for trade in trades:
+            while round(trade.amount, self._places) != trade.amount and self._places < MOST_PLACES:
+                self._places += 1
+            closed = self._bars.add(trade.ts_ms, trade.price, trade.amount)
+            if closed is not None:
+                bars.append(self._bar(*closed))
+        if trades:
+            last_ms = max(trade.ts_ms for trade in trades)
+            self._last_ms = max(self._last_ms, last_ms)
+            self.complete_ms = max(self.complete_ms, floor_ms(self._timeframe, last_ms))
+        return bars
+
+    def _closed_by(self, now_ms: int) -> list[Bar]:
+        ts_ms, ohlcv = self._bars.close_until(now_ms)
+        self.complete_ms = max(self.complete_ms, floor_ms(self._timeframe, now_ms))
+        return [self._bar(*bar) for bar in zip(ts_ms.tolist(), *ohlcv.tolist(), strict=True)]
+
+    def _bar(self, ts_ms: int, opened: float, high: float, low: float, close: float, volume: float) -> Bar:
+        # A sum of floats lies a little beside the exchange's decimal; the places of its amounts bring it back.
+        return Bar(ts_ms, opened, high, low, close, round(volume, self._places), Origin.TRADES)

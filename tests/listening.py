@@ -1,0 +1,52 @@
+"""What tests of streams share: an ear for one subscription, and patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ccxtbt.market.handover import Bar
+
+
+class Ear:
+    """Hears one subscription."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.bars: list[Bar] = []
+        self.frames = 0
+        self.since_up = 0
+
+    def up(self) -> None:
+        self.events.append("up")
+        self.since_up = 0
+
+    def down(self, reason: str) -> None:
+        self.events.append("down")
+
+    def frame(self, bar: Bar, closed: bool) -> None:
+        self.frames += 1
+        self.since_up += 1
+        if closed:
+            self.bars.append(bar)
+
+    def refused(self, error: Exception) -> None:
+        self.events.append("refused")
+
+    @property
+    def live(self) -> bool:
+        return bool(self.events) and self.events[-1] == "up" and self.since_up > 0
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> float:
+    """Wait for something to come true; return how long it took."""
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
+        time.sleep(0.01)
+    return time.monotonic() - began_s
+
+
+def all_live(ears: dict[Any, Ear]) -> Callable[[], bool]:
+    return lambda: all(ear.live for ear in ears.values())
