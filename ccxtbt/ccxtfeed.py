@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import calendar
 import datetime as dt
 import logging
@@ -15,12 +16,13 @@ import numpy as np
 
 from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore, open_archive
-from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
+from ccxtbt.market.funding import FUNDING_LINES, Funding, check_funding
 from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
 from ccxtbt.market.pipeline import Pipeline, Source, State
@@ -188,6 +190,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     )
 
     store: CCXTStore
+    # Lines that are filled with what is known of funding.
+    _funded: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +201,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._forming: FormingBar | None = None
         # The lines of a subclass, and the places among them of those that the exchange fills.
         self._declared: tuple[str, ...] = self.lines.getlinealiases()[STANDARD_LINES:]
-        self._filled = [place for place, name in enumerate(self._declared) if name in EXTRA_LINES]
+        self._volumes = tuple(name for name in self._declared if name in EXTRA_LINES)
+        self._filled = [self._declared.index(name) for name in (*self._volumes, *self._funded)]
+        self._in_order = self._filled == list(range(len(self._declared)))
         # Open of the last closed bar that came, in a session or not.
         self.given_ms: int | None = None
         self.corrections = 0
@@ -238,7 +244,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """
         if isinstance(timeframe, str):
             timeframe, compression = timeframes.to_backtrader(timeframe)
-        kind = ResampledFeedWithVolumes if self._filled else ResampledFeed
+        kind = ResampledFeedWithVolumes if self._volumes else ResampledFeed
         return kind(base=self, timeframe=timeframe, compression=compression, **kwargs)
 
     def since_ms(self) -> int | None:
@@ -327,7 +333,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def _spread(self, rows: Any) -> Any:
         """Give the lines that the exchange does not fill a row too."""
-        if len(rows) == 5 + len(self._declared):
+        if self._in_order and len(rows) == 5 + len(self._declared):
             return rows
         spread = np.full((5 + len(self._declared), rows.shape[1]), np.nan)
         spread[:5] = rows[:5]
@@ -337,7 +343,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def _placed(self, extra: tuple[float, ...]) -> tuple[float, ...]:
         """The same for the extra values of one bar."""
-        if not extra or len(self._filled) == len(self._declared):
+        if not extra or self._in_order:
             return extra
         values = [math.nan] * len(self._declared)
         for place, value in zip(self._filled, extra, strict=False):
@@ -345,7 +351,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         return tuple(values)
 
     def _checked_extra(self, symbol: str) -> Extra | None:
-        names = tuple(self._declared[place] for place in self._filled)
+        names = self._volumes
         if names and "price" in self.p.fetch_ohlcv_params:
             raise NotOfferedError(
                 f"Bars of the {self.p.fetch_ohlcv_params['price']} price of {symbol} have no {', '.join(names)}: leave "
@@ -403,7 +409,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         symbol = store.checked_symbol(self.p.dataname, "dataname")
         self._hours = self._checked_hours()
         timeframe = self._length()
-        sink = _Sink(self, timeframe)
+        sink = self._make_sink(symbol, timeframe)
         pipeline = Pipeline(
             store.connection,
             None if self.p.historical else store.streams,
@@ -422,8 +428,11 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         )
         self.counts = pipeline.counts
         self._sink = sink
-        store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
+        store.connection.spawn(sink.run, pipeline, name=f"bars of {self.p.dataname}")
         return sink.promise
+
+    def _make_sink(self, symbol: str, timeframe: timeframes.Timeframe) -> _Sink:
+        return _Sink(self, timeframe)
 
     def stop(self) -> None:
         """End the run; the next one loads anew."""
@@ -552,6 +561,44 @@ class CCXTFeedWithVolumes(CCXTFeed):
     lines: Any = EXTRA_LINES
 
 
+class CCXTFeedWithFunding(CCXTFeed):
+    """Bars of a perpetual contract with its funding, as it was known when each bar closed; see `CCXTFeed`.
+
+    Lines
+    -----
+    funding_rate
+        The rate last paid, per worth of a position: by longs to shorts if it is positive.
+    mark_price
+        Of the contract, in quote currency. In the history, the close of the exchange's own bars of it, where it has
+        them; live, the last one seen, NaN where none was seen for a minute, as in a break.
+    next_funding_time
+        When funding is paid next, in ms UTC.
+    predicted_funding_rate
+        What the exchange then said will be paid. Live only: no exchange keeps it, so that it is NaN in the history.
+
+    Raises
+    ------
+    NotOfferedError
+        At the start of a run: the market is no perpetual contract, or ccxt cannot ask for its funding.
+
+    Notes
+    -----
+    Live values are streamed where ccxt can watch them, and asked for at least every five minutes; where nothing is
+    streamed, just before each close. A subclass may declare the lines of `CCXTFeedWithVolumes` too.
+
+    On Binance ccxt cannot watch mark price and ticker of one market at a time.
+    """
+
+    lines: Any = FUNDING_LINES
+    _funded = FUNDING_LINES
+
+    def _make_sink(self, symbol: str, timeframe: timeframes.Timeframe) -> _Sink:
+        store = self.store
+        check_funding(store.connection, symbol)
+        watches = store.watches if self.islive() else None
+        return _FundedSink(self, timeframe, Funding(store.connection, watches, symbol, timeframe))
+
+
 class _Sink:
     """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread, for one run.
 
@@ -568,6 +615,10 @@ class _Sink:
         self.partial = bool(feed.p.partial)
         self._glimpse = _Glimpses(feed, self)
         self.promise: Future[Any] = Future()
+
+    async def run(self, pipeline: Pipeline) -> None:
+        """Bring what a pipeline delivers."""
+        await pipeline.run()
 
     def forming(self, bar: Bar) -> None:
         at_ms = self.feed.store.connection.clock.now_ms()
@@ -614,6 +665,51 @@ class _Sink:
         text = f"{self.feed.p.dataname}: {what} as {came}; what was delivered stays."
         logger.warning("%s", text)
         self.feed.store.put_notification(text)
+
+
+class _FundedSink(_Sink):
+    """The same, with what is known of funding behind the other values of each bar."""
+
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe, funding: Funding) -> None:
+        super().__init__(feed, timeframe)
+        self._funding = funding
+        self._unknown = (math.nan,) * len(feed._volumes)
+
+    async def run(self, pipeline: Pipeline) -> None:
+        try:
+            await self._funding.begin(self.feed._span_ms()[0])
+        except asyncio.CancelledError:
+            self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
+            self.failed(error)
+            return
+        await pipeline.run()
+
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
+        self.feed.store.connection.spawn(self._finish, ts_ms, ohlcv, origin, name=f"funding of {self.feed.p.dataname}")
+
+    async def _finish(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        try:
+            rows = np.vstack([ohlcv, await self._funding.columns(ts_ms)])
+        except asyncio.CancelledError:
+            self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
+            self.failed(error)
+            return
+        if not self.promise.done():
+            self.promise.set_result((ts_ms, rows, origin))
+
+    def bars(self, bars: list[Bar]) -> None:
+        super().bars([self._funded(bar, self._funding.at(bar.ts_ms)) for bar in bars])
+
+    def forming(self, bar: Bar) -> None:
+        super().forming(self._funded(bar, self._funding.now()))
+
+    def _funded(self, bar: Bar, values: tuple[float, ...]) -> Bar:
+        return bar._replace(extra=(bar.extra if self._unknown and bar.extra else self._unknown) + values)
 
 
 class _Glimpses:
