@@ -388,7 +388,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ConfigError
             The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
         """
-        self.store.get_granularity(self.p.timeframe, self.p.compression)
+        self._length()
         self._span_ms()
 
     def launch(self) -> Future[Any]:
