@@ -47,16 +47,19 @@ class BinanceReader:
     ----------
     bars : dict of str
         By market and timeframe with a space between them, what has ``frame(bar, closed, now_s)``.
+    wide : dict of str
+        The same, for those that want the extra values too.
     trades : dict of str
         By market, what has ``trades(trades, source, now_s)``.
     source : object
         Handed to ``trades``.
     bar : type
-        A named tuple of the seven values of a bar: ts_ms, open, high, low, close, volume, origin.
+        A named tuple of the eight values of a bar: ts_ms, open, high, low, close, volume, origin, extra. The last is
+        (trades, quote volume, taker-buy volume) for what is in `wide`, if its frame has them all; else ().
     trade : type
         A named tuple of the five values of a trade: id, ts_ms, price, amount, side.
     origin : object
-        The last value of each bar.
+        That of each bar.
 
     Attributes
     ----------
@@ -69,6 +72,7 @@ class BinanceReader:
     def __init__(
         self,
         bars: dict[str, Any],
+        wide: dict[str, Any],
         trades: dict[str, Any],
         source: object,
         bar: type[tuple[Any, ...]],

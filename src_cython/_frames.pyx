@@ -32,6 +32,9 @@ cdef struct Kline:
     Word interval
     int64_t ts_ms
     double[5] prices
+    # Trades, quote volume, taker-buy volume.
+    double[3] extra
+    bint wide  # they have been read
     bint closed
 
 
@@ -118,8 +121,16 @@ cdef bint is_ascii(Word word) noexcept nogil:
     return True
 
 
-cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogil:
-    """Read a frame of the event ``kline``; False where a slower reader must do."""
+cdef inline const char *read_count(const char *p, const char *end, double *value) noexcept nogil:
+    cdef int64_t count
+    p = read_time(p, end, &count)
+    if p != NULL:
+        value[0] = <double> count
+    return p
+
+
+cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline, bint wide) noexcept nogil:
+    """Read a frame of the event ``kline``, with its extra values if `wide`; False where a slower reader must do."""
     cdef const char *end = p + size
     cdef int seen = 0, place
     cdef char key
@@ -159,6 +170,17 @@ cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogi
             p = read_word(p, end, &kline.symbol)
         elif key == c'i':
             p = read_word(p, end, &kline.interval)
+        elif not wide:
+            p = skip_value(p, end)
+        elif key == c'n':
+            p = read_count(p, end, &kline.extra[0])
+            seen |= 128
+        elif key == c'q':
+            p = read_price(p, end, &kline.extra[1])
+            seen |= 256
+        elif key == c'V':
+            p = read_price(p, end, &kline.extra[2])
+            seen |= 512
         else:
             p = skip_value(p, end)
         if p == NULL:
@@ -168,7 +190,8 @@ cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogi
         if p[0] != c',':
             return False
         p += 1
-    if seen != 127 or kline.symbol.at == NULL or kline.interval.at == NULL:
+    kline.wide = seen == 1023
+    if seen & 127 != 127 or kline.symbol.at == NULL or kline.interval.at == NULL:
         return False
     return is_ascii(kline.symbol) and is_ascii(kline.interval)
 
@@ -254,7 +277,7 @@ def binance_kline(frame):
     cdef Kline kline
     cdef Py_ssize_t size
     cdef const char *p = bytes_of(frame, &size)
-    if not read_kline(p, size, &kline):
+    if not read_kline(p, size, &kline, False):
         return None
     return (
         text_of(kline.symbol),
@@ -281,13 +304,13 @@ def binance_trade(frame):
 
 cdef class BinanceReader:
     cdef object _inner, _pass_on, _source, _bar, _trade, _origin, _now_s
-    cdef dict _bars, _trades
+    cdef dict _bars, _wide, _trades
     cdef bytes _tail
     cdef Py_ssize_t _passing
     cdef public double heard_s
 
-    def __init__(self, dict bars, dict trades, object source, type bar, type trade, object origin):
-        self._bars, self._trades, self._source = bars, trades, source
+    def __init__(self, dict bars, dict wide, dict trades, object source, type bar, type trade, object origin):
+        self._bars, self._wide, self._trades, self._source = bars, wide, trades, source
         self._bar, self._trade, self._origin = bar, trade, origin
         self._tail = b""
         self._passing = 0
@@ -303,7 +326,7 @@ cdef class BinanceReader:
 
     def mute(self):
         # Frames of subscriptions that are not known are left to others.
-        self._bars, self._trades = {}, {}
+        self._bars, self._wide, self._trades = {}, {}, {}
 
     def feed_data(self, data):
         cdef bytes chunk = data if type(data) is bytes else bytes(data)
@@ -358,22 +381,30 @@ cdef class BinanceReader:
         cdef char[NAME] name
         cdef Py_ssize_t length
         cdef object row
+        cdef tuple extra = ()
+        cdef bint wide = len(self._wide) > 0
         cdef int i
-        if read_kline(p, size, &kline):
+        if read_kline(p, size, &kline, wide):
             length = kline.symbol.size + 1 + kline.interval.size
             if length > NAME:
                 return False
             memcpy(name, kline.symbol.at, kline.symbol.size)
             name[kline.symbol.size] = c' '
             memcpy(name + kline.symbol.size + 1, kline.interval.at, kline.interval.size)
-            subscription = self._bars.get(PyUnicode_DecodeASCII(name, length, NULL))
+            key = PyUnicode_DecodeASCII(name, length, NULL)
+            subscription = self._bars.get(key)
+            if subscription is None and wide:
+                subscription = self._wide.get(key)
+                if kline.wide:
+                    extra = (kline.extra[0], kline.extra[1], kline.extra[2])
             if subscription is None:
                 return False
-            row = PyType_GenericAlloc(self._bar, 7)
+            row = PyType_GenericAlloc(self._bar, 8)
             put(row, 0, kline.ts_ms)
             for i in range(5):
                 put(row, 1 + i, kline.prices[i])
             put(row, 6, self._origin)
+            put(row, 7, extra)
             subscription.frame(row, kline.closed, self._now_s)
             return True
         if read_deal(p, size, &deal):

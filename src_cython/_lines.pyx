@@ -1,9 +1,10 @@
 """Backtrader's line buffers and a feed's cursor in C.
 
 The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing, and
-float64[5, n] rows open, high, low, close, volume, which stay the caller's and are read until the run is over; their
-shapes are checked by ccxtbt/bulkfeed.py. Whatever happens to lines, ticks and positions equals what backtrader's own
-methods do. All methods belong to cerebro's thread.
+float64[5 or more, n] rows open, high, low, close, volume and those of the lines that a subclass declares, in their
+order, which stay the caller's and are read until the run is over; their shapes are checked by ccxtbt/bulkfeed.py.
+Whatever happens to lines, ticks and positions equals what backtrader's own methods do. All methods belong to cerebro's
+thread.
 """
 # `Line` goes before LineBuffer and `Cursor` after DataBase in a class statement. They hold what backtrader moves on
 # every bar (positions, lengths) as C integers; anything unusual (filters, bound lines, overridden methods) goes to
@@ -50,6 +51,8 @@ cdef enum:
     # Backtrader counts days from 0001-01-01, which is 1: this is 1970-01-01.
     EPOCH_DAY = 719163
     STANDARD_LINES = 7
+    # Of a column's bars: open, high, low, close, volume.
+    ROWS = 5
     FIRST_ROOM = 16
 
 # Where the values of the current tick are: nowhere yet, nullified, kept one by one; from 0 on an index into the lines.
@@ -297,6 +300,7 @@ cdef class Cursor:
     cdef object _columns
     cdef Py_ssize_t _pos, _stop  # of the columns: next bar, end
     cdef Bar* _ring
+    cdef dict _beside  # appended bars by their open: what the lines of a subclass are given
     cdef Py_ssize_t _room, _head, _count
     cdef int64_t _last_ms
     cdef bint _live, _finished, _busy
@@ -316,6 +320,7 @@ cdef class Cursor:
     cdef double _qlapse
 
     def __cinit__(self, *args, **kwargs):
+        self._beside = {}
         self._ticks = TICKS_UNSET
         self._from_ms = INT64_MIN
         self._to_ms = INT64_MAX
@@ -376,6 +381,7 @@ cdef class Cursor:
         self._columns = None
         self._ts = None
         self._rows = None
+        self._beside.clear()
         self._pos = self._stop = self._head = self._count = 0
         self._last_ms = INT64_MIN
         self._finished = self._busy = False
@@ -437,7 +443,9 @@ cdef class Cursor:
         self._busy = True
         return 0
 
-    def append(self, int64_t ts_ms, double open_, double high, double low, double close, double volume):
+    def append(
+        self, int64_t ts_ms, double open_, double high, double low, double close, double volume, tuple extra=()
+    ):
         """Add one bar behind all that is there; a live run delivers it in its next pass.
 
         Parameters
@@ -445,6 +453,8 @@ cdef class Cursor:
         ts_ms : int
             Open time in ms UTC.
         open_, high, low, close, volume : float
+        extra : tuple of float
+            Values of the lines that a subclass declares, in their order; those that are missing are NaN.
 
         Raises
         ------
@@ -459,6 +469,8 @@ cdef class Cursor:
         bar.close = close
         bar.volume = volume
         self._queue(bar)
+        if extra:
+            self._beside[ts_ms] = extra
 
     def _append_columns(self, const int64_t[::1] ts_ms, const double[:, ::1] ohlcv):
         cdef Py_ssize_t i
@@ -471,6 +483,8 @@ cdef class Cursor:
             bar.close = ohlcv[3, i]
             bar.volume = ohlcv[4, i]
             self._queue(bar)
+            if ohlcv.shape[0] > ROWS:
+                self._beside[ts_ms[i]] = tuple([ohlcv[row, i] for row in range(ROWS, ohlcv.shape[0])])
 
     def finish(self):
         """End the feed: once the bars that are there are delivered, the run is over for it."""
@@ -503,10 +517,12 @@ cdef class Cursor:
             self._count -= 1
             if bar.ts_ms > self._to_ms:
                 self._count = 0
+                self._beside.clear()
                 self._finished = True
                 break
             if bar.ts_ms >= self._from_ms:
                 return True
+            self._beside.pop(bar.ts_ms, None)
         return False
 
     cdef int _note_loaded(self, Bar* bar, bint of_columns) except -1:
@@ -587,7 +603,7 @@ cdef class Cursor:
         return True
 
     cdef int _fill(self) except -1:
-        cdef Py_ssize_t start = self._pos, n = self._stop - self._pos, i
+        cdef Py_ssize_t start = self._pos, n = self._stop - self._pos, i, row = ROWS
         cdef Line line
         cdef array values
         if n <= 0:
@@ -606,8 +622,11 @@ cdef class Cursor:
                 self._copy_row(values, 3, start, n)
             elif line is self._volume:
                 self._copy_row(values, 4, start, n)
+            elif line is not self._openinterest and row < self._rows.shape[0]:
+                # The lines of a subclass come behind all others.
+                self._copy_row(values, row, start, n)
+                row += 1
             else:
-                # openinterest and the lines of a subclass
                 for i in range(n):
                     values.data.as_doubles[i] = QNAN
             line.array = values
@@ -643,6 +662,19 @@ cdef class Cursor:
         self._open[0] = bar.open
         self._volume[0] = bar.volume
         self._datetime[0] = self._stamped(bar.ts_ms)
+        if len(self._all) > STANDARD_LINES:
+            self._set_rest(bar)
+        return 0
+
+    cdef int _set_rest(self, Bar* bar) except -1:
+        # The lines of a subclass: from their rows of the columns, or as they were appended.
+        cdef Py_ssize_t at = self._pos - 1, i
+        if self._columns is not None and at >= 0 and self._ts[at] == bar.ts_ms:
+            for i in range(min(len(self._all) - STANDARD_LINES, self._rows.shape[0] - ROWS)):
+                self._all[STANDARD_LINES + i][0] = self._rows[ROWS + i, at]
+        elif self._beside:
+            for i, value in enumerate(self._beside.pop(bar.ts_ms, ())[:len(self._all) - STANDARD_LINES]):
+                self._all[STANDARD_LINES + i][0] = value
         return 0
 
     cdef bint _bound(self) except -1:
@@ -684,6 +716,7 @@ cdef class Cursor:
         if len(self._all) > STANDARD_LINES:
             for line in self._all[STANDARD_LINES:]:
                 line._forward(NAN, 1)
+            self._set_rest(&bar)
         return True
 
     # Movement
@@ -936,7 +969,8 @@ cdef class Cursor:
         for i in range(self._count):
             at = (self._head + i) % self._room
             bar = self._ring[at]
-            bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume))
+            extra = self._beside.get(bar.ts_ms, ())
+            bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume, extra))
         ticks = self._tick_values
         if ticks is not None:
             ticks = [() if value is MISSING else value for value in ticks]

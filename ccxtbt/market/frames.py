@@ -134,6 +134,13 @@ def read_binance(data: str | bytes) -> tuple[BarFrame, ...]:
     )
 
 
+def extra_of_binance(data: str | bytes) -> tuple[float, ...]:
+    """Read what Binance's klines tell beside prices and volume, in the order of `ccxtbt.exchange.facts.EXTRA_LINES`."""
+    message = _message(data, '"e":"kline"')
+    kline = message.get("data", message).get("k", {})
+    return (float(kline["n"]), float(kline["q"]), float(kline["V"])) if kline else ()
+
+
 def read_bybit(data: str | bytes) -> tuple[BarFrame, ...]:
     """Read Bybit. Source: bybit-exchange.github.io, v5, "Kline": `confirm` says whether the candle has ended."""
     message = _message(data, '"kline.')
@@ -475,6 +482,8 @@ class Dialect:
     needs : tuple of (str, str, str) or ()
         A type of market whose frames only ccxt reads, the module that it takes for that, and the extra of this package
         that brings the module.
+    extra : callable or None
+        Raw frame of a bar to the values of `ccxtbt.exchange.facts.EXTRA_LINES`, in their order.
     reader : callable or None
         Makes a compiled reader of the socket's bytes, see `ccxtbt._frames.BinanceReader`; what that leaves is for the
         others.
@@ -487,6 +496,7 @@ class Dialect:
     inverse: bool = False
     one_book: tuple[str, str] | tuple[()] = ()
     needs: tuple[str, str, str] | tuple[()] = ()
+    extra: Callable[[str | bytes], tuple[float, ...]] | None = None
     reader: Callable[..., Any] | None = None
 
     def bars_key(self, exchange: Any, symbol: str, word: str) -> str | None:
@@ -523,7 +533,7 @@ class Dialect:
         return symbol
 
 
-_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, reader=BinanceReader)
+_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, extra=extra_of_binance, reader=BinanceReader)
 
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ccxtbt import _bars
 from ccxtbt.errors import DataError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
-from ccxtbt.market.history import Columns, History, Report, empty
+from ccxtbt.market.history import Columns, History, Report, empty, join, merge
 from ccxtbt.market.polls import Place, Polls, next_poll_ms, over_ms, window_ms
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.tape import Tape, TradeQuestion
@@ -114,6 +114,8 @@ class Pipeline:
         Who else is polled on this connection.
     longest_poll_ms : int, optional
         Longest pause between two polls; None: as long as the bars.
+    extra : Extra, optional
+        What is wanted beside prices and volume. A frame that has not got it closes no bar: REST is asked.
 
     Attributes
     ----------
@@ -138,6 +140,7 @@ class Pipeline:
         gaps: Gaps = "none",
         polls: Polls | None = None,
         longest_poll_ms: int | None = None,
+        extra: Extra | None = None,
     ) -> None:
         self._connection = connection
         self._streams = streams
@@ -147,7 +150,9 @@ class Pipeline:
         self._end_ms = end_ms
         self._sink = sink
         self._params = params or {}
-        self._past = History(connection, symbol, timeframe, params, archive, report)
+        self._extra = extra
+        self._picked = [EXTRA_LINES.index(name) for name in extra.names] if extra is not None else []
+        self._past = History(connection, symbol, timeframe, params, archive, report, extra)
         self._source = source
         self._gaps = gaps
         self._polls = polls or Polls()
@@ -224,6 +229,12 @@ class Pipeline:
         """Take a bar from the stream."""
         if self._over:
             return
+        if self._picked:
+            closed = closed and bool(bar.extra)
+            bar = bar._replace(extra=tuple(bar.extra[i] for i in self._picked) if bar.extra else ())
+        self._take(bar, closed)
+
+    def _take(self, bar: Bar, closed: bool) -> None:
         self._handover.frame(bar, closed)
         if closed:
             if self._state is State.LIVE:
@@ -265,7 +276,7 @@ class Pipeline:
         if self._end_ms is not None:
             end_ms = min(end_ms, self._end_ms)
         if self._start_ms is None:
-            columns = await self._connection.fetch_page(self._symbol, self._timeframe.text, None, None, self._params)
+            columns = await self._page(None, None)
             end_ms = max(end_ms, int(columns[0][0])) if len(columns[0]) else end_ms
             columns, sure_ms = _cut(columns, self._sure_ms(now_ms, end_ms))
         else:
@@ -289,7 +300,8 @@ class Pipeline:
         elif self._source == "trades":
             streams.subscribe_trades(self._symbol, self)
         else:
-            streams.subscribe(self._symbol, self._timeframe.text, self)
+            wide = self._extra is not None and self._extra.streamed
+            streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
         await self._up.wait()
         live_ms = floor_ms(self._timeframe, self._up_ms)
         offered = self._timeframe.text in self._connection.rest.timeframes
@@ -315,11 +327,16 @@ class Pipeline:
             "poll": True,
         }
         if self._source == "auto":
-            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] else "poll"
+            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] and not self._picked else "poll"
         if not offers[self._source]:
             raise NotOfferedError(
                 f"source={self._source!r}: {self._connection.account.exchange_id} does not stream that through ccxt; "
                 "use source='auto'."
+            )
+        if self._source == "trades" and self._extra is not None:
+            raise NotOfferedError(
+                f"source='trades': bars of {self._symbol} that are made of trades have no "
+                f"{', '.join(self._extra.names)}; use source='auto', or leave these lines out."
             )
         return self._source
 
@@ -337,7 +354,7 @@ class Pipeline:
         """Treat the gaps of the history."""
         if self._gaps == "none" or not len(columns[0]):
             return columns, np.full(len(columns[0]), Origin.REST, np.uint8)
-        merged = _bars.merge([columns], self._timeframe, gaps=self._gaps, until_ms=until_ms)
+        merged = merge([columns], self._timeframe, gaps=self._gaps, until_ms=until_ms)
         self.counts.synthetic += int(np.count_nonzero(merged.origin == Origin.SYNTHETIC))
         return (merged.ts_ms, merged.ohlcv), merged.origin
 
@@ -449,8 +466,9 @@ class Pipeline:
             return
         answer = await self._answer(Span(expected, next_ms(self._timeframe, expected)), Lane.LIVE)
         if len(answer.ts_ms):
-            opened, high, low, close, volume = answer.ohlcv[:, 0].tolist()
-            self.frame(Bar(int(answer.ts_ms[0]), opened, high, low, close, volume, Origin.REST), closed=False)
+            opened, high, low, close, volume, *extra = answer.ohlcv[:, 0].tolist()
+            bar = Bar(int(answer.ts_ms[0]), opened, high, low, close, volume, Origin.REST, tuple(extra))
+            self._take(bar, closed=False)
 
     async def _ask(self, question: Question) -> None:
         """Ask REST in due time, unless frames make it needless before."""
@@ -501,7 +519,7 @@ class Pipeline:
             if span.end_ms - span.start_ms > MOST_BARS * self._timeframe.nominal_ms:
                 older, split_ms = await self._settled_history(*span)
             recent, newest_ms = await self._read(Span(split_ms, span.end_ms))
-        ts_ms, ohlcv = np.append(older[0], recent[0]), np.hstack([older[1], recent[1]])
+        ts_ms, ohlcv = join([older, recent], *span)
         return Answer(span, ts_ms, ohlcv, sent_ms, self._now_ms(), newest_ms)
 
     async def _read(self, span: Span) -> tuple[Columns, int]:
@@ -509,9 +527,7 @@ class Pipeline:
         limit = (span.end_ms - span.start_ms) // self._timeframe.nominal_ms + 3
         pages, newest_ms = [empty()], span.start_ms - 1
         while newest_ms < span.end_ms:
-            page = await self._connection.fetch_page(
-                self._symbol, self._timeframe.text, newest_ms + 1, limit, self._params
-            )
+            page = await self._page(newest_ms + 1, limit)
             if not len(page[0]) or int(page[0][-1]) <= newest_ms:
                 break
             pages.append(page)
@@ -519,7 +535,7 @@ class Pipeline:
             if len(page[0]) < limit <= self._connection.facts.page_limit:
                 # It ended because nothing more exists, not because an answer holds no more.
                 break
-        merged = _bars.merge(pages)
+        merged = merge(pages)
         first, end = np.searchsorted(merged.ts_ms, span)
         return (merged.ts_ms[first:end], merged.ohlcv[:, first:end]), newest_ms
 
@@ -580,6 +596,10 @@ class Pipeline:
     async def _download(self, span: Span) -> Columns:
         return await self._past.get(span.start_ms, span.end_ms)
 
+    async def _page(self, since_ms: int | None, limit: int | None) -> Columns:
+        request = (self._symbol, self._timeframe.text, since_ms, limit, self._params, self._extra)
+        return await self._connection.fetch_page(*request)
+
 
 def _cut(columns: Columns, end_ms: int) -> tuple[Columns, int]:
     """Return the bars before `end_ms`, and where they are complete: there, or at the first one if all are later."""
@@ -594,8 +614,8 @@ def _last_of(columns: Columns, origin: NDArray[np.uint8]) -> Bar | None:
     ts_ms, ohlcv = columns
     if not len(ts_ms):
         return None
-    opened, high, low, close, volume = ohlcv[:, -1].tolist()
-    return Bar(int(ts_ms[-1]), opened, high, low, close, volume, Origin(int(origin[-1])))
+    opened, high, low, close, volume, *extra = ohlcv[:, -1].tolist()
+    return Bar(int(ts_ms[-1]), opened, high, low, close, volume, Origin(int(origin[-1])), tuple(extra))
 
 
 def _joined(block: tuple[Columns, NDArray[np.uint8]], bars: list[Bar]) -> tuple[Columns, NDArray[np.uint8]]:
@@ -603,7 +623,9 @@ def _joined(block: tuple[Columns, NDArray[np.uint8]], bars: list[Bar]) -> tuple[
     (ts_ms, ohlcv), origin = block
     if not bars:
         return block
-    later = np.array([bar[1:6] for bar in bars], np.float64).T
+    later = np.array([(*bar[1:6], *bar.extra) for bar in bars], np.float64).T
+    if not len(ts_ms):
+        ohlcv = np.empty((len(later), 0))
     return (
         (np.append(ts_ms, [bar.ts_ms for bar in bars]), np.ascontiguousarray(np.hstack([ohlcv, later]))),
         np.append(origin, np.array([bar.origin for bar in bars], np.uint8)),
