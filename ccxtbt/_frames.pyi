@@ -20,7 +20,7 @@ def binance_kline(
         of 20 digits): a JSON parser has to say what that one is. Prices are those of ``float``.
     """
 
-def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str] | None:
+def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str, int] | None:
     """Read a trade or an aggregate trade of Binance, raw or from a combined stream.
 
     Parameters
@@ -31,8 +31,9 @@ def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str]
     Returns
     -------
     tuple or None
-        Market, id, time in ms, price, amount, the taker's side ('buy' or 'sell'). None for a frame of another kind,
-        for one that is not written as Binance writes it, and for a price of 0, which says that there was no trade.
+        Market, id, time in ms, price, amount, the taker's side ('buy' or 'sell'), how many trades were put together
+        (1 where that is not told). None for a frame of another kind, for one that is not written as Binance writes
+        it, and for a price of 0, which says that there was no trade.
     """
 
 @final
@@ -57,7 +58,7 @@ class BinanceReader:
         A named tuple of the eight values of a bar: ts_ms, open, high, low, close, volume, origin, extra. The last is
         (trades, quote volume, taker-buy volume) for what is in `wide`, if its frame has them all; else ().
     trade : type
-        A named tuple of the five values of a trade: id, ts_ms, price, amount, side.
+        A named tuple of the six values of a trade: id, ts_ms, price, amount, side, parts.
     origin : object
         That of each bar.
 

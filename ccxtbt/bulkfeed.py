@@ -184,7 +184,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         Parameters
         ----------
         ts_ms : ndarray of int64, shape (n,)
-            Open times in ms UTC, strictly increasing.
+            Open times in ms UTC, strictly increasing; those of ticks may be equal.
         ohlcv : ndarray of float64, shape (5, n) or (5 + k, n)
             Rows open, high, low, close, volume, and one for each of the k lines that a subclass declares; without
             those rows its lines are NaN. Neither array is copied: leave them alone until the run is over.
@@ -268,7 +268,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     def start(self) -> None:
         """Forget the last run and take the ``columns`` parameter."""
         super().start()
-        self._rewind_source()
+        self._rewind_source(ticks=self.p.timeframe < bt.TimeFrame.Seconds)
         self._history = np.empty(0, np.int64), np.empty((5, 0))
         if self._listeners:
             self._listeners = ()

@@ -22,11 +22,13 @@ from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
+from ccxtbt.market.flow import Flow, State
 from ccxtbt.market.funding import FUNDING_LINES, Funding, check_funding
 from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
-from ccxtbt.market.pipeline import Pipeline, Source, State
+from ccxtbt.market.pipeline import Pipeline, Source
 from ccxtbt.market.sessions import Sessions
+from ccxtbt.market.ticks import TickFlow, check_ticks
 from ccxtbt.resampled import (
     BarClone,
     BarReplayer,
@@ -352,6 +354,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def _checked_extra(self, symbol: str) -> Extra | None:
         names = self._volumes
+        if names and self._made_of_trades():
+            # No bar is asked of REST.
+            return Extra(names, (), (), streamed=False)
         if names and "price" in self.p.fetch_ohlcv_params:
             raise NotOfferedError(
                 f"Bars of the {self.p.fetch_ohlcv_params['price']} price of {symbol} have no {', '.join(names)}: leave "
@@ -388,8 +393,27 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ConfigError
             The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
         """
-        self._length()
+        if self._ticks:
+            self._check_ticks()
+        else:
+            self._length()
         self._span_ms()
+
+    def _check_ticks(self) -> None:
+        """Refuse what bars of a number of trades cannot have."""
+        size, name = self.p.compression, self.p.dataname
+        if type(size) is not int or not 1 <= size <= 1_000_000_000:
+            raise ConfigError(f"compression={size!r} of {name} is no number of trades: give 1 or more.")
+        if self._one_of("source", get_args(Source)) not in {"auto", "trades"}:
+            raise ConfigError(f"source={self.p.source!r} gives no Ticks of {name}: use source='auto' or 'trades'.")
+        if self._one_of("gaps", get_args(Gaps)) != "none":
+            raise ConfigError(f"gaps={self.p.gaps!r}: bars of Ticks of {name} have no gaps; leave it out.")
+        wrong = "partial=True" if self.p.partial else "align" if self.p.align is not None else ""
+        if wrong or self._funded:
+            raise ConfigError(
+                f"{wrong or type(self).__name__} is for bars of some length, and those of {name} are Ticks: "
+                f"{'leave it out' if wrong else 'use CCXTFeed'}, or ask for bars of bt.TimeFrame.Seconds or coarser."
+            )
 
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.
@@ -408,7 +432,14 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         store.start()
         symbol = store.checked_symbol(self.p.dataname, "dataname")
         self._hours = self._checked_hours()
-        timeframe = self._length()
+        flow, sink = self._tick_flow(symbol) if self._ticks else self._bar_flow(symbol)
+        self.counts = flow.counts
+        self._sink = sink
+        store.connection.spawn(sink.run, flow, name=f"bars of {self.p.dataname}")
+        return sink.promise
+
+    def _bar_flow(self, symbol: str) -> tuple[Pipeline, _Sink]:
+        store, timeframe = self.store, self._length()
         sink = self._make_sink(symbol, timeframe)
         pipeline = Pipeline(
             store.connection,
@@ -426,10 +457,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             longest_poll_ms=None if self.p.check_interval is None else int(1000 * self.p.check_interval),
             extra=self._checked_extra(symbol),
         )
-        self.counts = pipeline.counts
-        self._sink = sink
-        store.connection.spawn(sink.run, pipeline, name=f"bars of {self.p.dataname}")
-        return sink.promise
+        return pipeline, sink
+
+    def _tick_flow(self, symbol: str) -> tuple[TickFlow, _Sink]:
+        store, sink = self.store, _Sink(self, None)
+        check_ticks(store.connection, live=self.islive())
+        streams = None if self.p.historical else store.streams
+        size, names = self.p.compression, self._volumes
+        flow = TickFlow(store.connection, streams, symbol, size, *self._span_ms(), sink, self.p.progress, names)
+        return flow, sink
 
     def _make_sink(self, symbol: str, timeframe: timeframes.Timeframe) -> _Sink:
         return _Sink(self, timeframe)
@@ -501,6 +537,19 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 self._tell(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
+
+    @property
+    def _ticks(self) -> bool:
+        return bool(self.p.timeframe == bt.TimeFrame.Ticks)
+
+    def _made_of_trades(self) -> bool:
+        """Whether no bar comes from REST."""
+        if self._ticks:
+            return True
+        if self.p.source != "trades" or self.p.historical:
+            return False
+        offered = (self.store.connection.rest or self.store.connection.description).timeframes or {}
+        return self._span_ms()[0] is None or self._length().text not in offered
 
     def _length(self) -> timeframes.Timeframe:
         """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""
@@ -600,13 +649,14 @@ class CCXTFeedWithFunding(CCXTFeed):
 
 
 class _Sink:
-    """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread, for one run.
+    """Brings what a flow of bars delivers on the I/O thread to a feed on cerebro's thread, for one run.
 
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
-    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe) -> None:
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe | None) -> None:
         self.feed = feed
+        # None: the bars are ticks.
         self._timeframe = timeframe
         self._inbox = feed.store.inbox
         self._grace_s = feed._checked_grace_s()
@@ -616,9 +666,9 @@ class _Sink:
         self._glimpse = _Glimpses(feed, self)
         self.promise: Future[Any] = Future()
 
-    async def run(self, pipeline: Pipeline) -> None:
-        """Bring what a pipeline delivers."""
-        await pipeline.run()
+    async def run(self, flow: Flow) -> None:
+        """Bring what a flow of bars delivers."""
+        await flow.run()
 
     def forming(self, bar: Bar) -> None:
         at_ms = self.feed.store.connection.clock.now_ms()
@@ -654,7 +704,7 @@ class _Sink:
 
     def _slot(self, *, gather: bool) -> Slot | None:
         """Say with which bars of other feeds the last one gathers, and when the next is to be expected."""
-        if not self._grace_s or not self._live or self._last_ms is None:
+        if not self._grace_s or not self._live or self._last_ms is None or self._timeframe is None:
             return None
         close_ms = timeframes.next_ms(self._timeframe, self._last_ms)
         return Slot(close_ms if gather else None, timeframes.next_ms(self._timeframe, close_ms), self._grace_s)
@@ -675,7 +725,7 @@ class _FundedSink(_Sink):
         self._funding = funding
         self._unknown = (math.nan,) * len(feed._volumes)
 
-    async def run(self, pipeline: Pipeline) -> None:
+    async def run(self, flow: Flow) -> None:
         try:
             await self._funding.begin(self.feed._span_ms()[0])
         except asyncio.CancelledError:
@@ -684,7 +734,7 @@ class _FundedSink(_Sink):
         except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
             self.failed(error)
             return
-        await pipeline.run()
+        await flow.run()
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None

@@ -40,6 +40,19 @@ class _PastGaps:
     _nexteos: Any
     _nextdteos: float
 
+    def _latedata(self, data: Any) -> bool:
+        if data.p.timeframe == bt.TimeFrame.Ticks:
+            # Many share a time; none is earlier than the one before it.
+            return False
+        late: bool = super()._latedata(data)  # type: ignore[misc]  # backtrader's
+        return late
+
+    def _dataonedge(self, data: Any) -> Any:
+        if data.p.timeframe == bt.TimeFrame.Ticks:
+            # A trade at the very end of a bar is the first of the next one, as at the exchange.
+            return False, True
+        return super()._dataonedge(data)  # type: ignore[misc]  # backtrader's
+
     def _calcadjtime(self, greater: bool = False) -> float:
         if self.p.timeframe == bt.TimeFrame.Days and self._nexteos is not None:
             # Backtrader puts the time of the session's end on the date of the bar; midnight is on the next one.

@@ -44,6 +44,7 @@ cdef struct Deal:
     int64_t ts_ms
     double price
     double amount
+    int64_t count  # of single trades in an aggregate one
     bint maker
 
 
@@ -200,7 +201,8 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
     """Read a frame of the events ``trade`` and ``aggTrade``; False where a slower reader must do."""
     cdef const char *end = p + size
     cdef const char *first
-    cdef int seen = 0
+    cdef int seen = 0, counted = 0
+    cdef int64_t first_id = 0, last_id = 0
     cdef char key, number = c't'
     deal.symbol.at = NULL
     p = event_of(p, size)
@@ -239,6 +241,12 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
             elif key == c'm':
                 p = read_bool(p, end, &deal.maker)
                 seen |= 8
+            elif key == c'f' and number == c'a':
+                p = read_time(p, end, &first_id)
+                counted |= 1
+            elif key == c'l' and number == c'a':
+                p = read_time(p, end, &last_id)
+                counted |= 2
             elif key == number:
                 first = p
                 while c'0' <= p[0] <= c'9':
@@ -253,6 +261,7 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
             return False
     if p[0] != c'}' or seen != 31 or deal.symbol.at == NULL:
         return False
+    deal.count = last_id - first_id + 1 if counted == 3 and last_id >= first_id else 1
     # Futures show, at a price of 0, what was no trade.
     return deal.price > 0 and is_ascii(deal.symbol)
 
@@ -299,7 +308,7 @@ def binance_trade(frame):
     if not read_deal(p, size, &deal):
         return None
     side = "sell" if deal.maker else "buy"
-    return text_of(deal.symbol), text_of(deal.number), deal.ts_ms, deal.price, deal.amount, side
+    return text_of(deal.symbol), text_of(deal.number), deal.ts_ms, deal.price, deal.amount, side, deal.count
 
 
 cdef class BinanceReader:
@@ -411,12 +420,13 @@ cdef class BinanceReader:
             subscription = self._trades.get(text_of(deal.symbol))
             if subscription is None:
                 return False
-            row = PyType_GenericAlloc(self._trade, 5)
+            row = PyType_GenericAlloc(self._trade, 6)
             put(row, 0, text_of(deal.number))
             put(row, 1, deal.ts_ms)
             put(row, 2, deal.price)
             put(row, 3, deal.amount)
             put(row, 4, "sell" if deal.maker else "buy")
+            put(row, 5, deal.count)
             subscription.trades([row], self._source, self._now_s)
             return True
         return False

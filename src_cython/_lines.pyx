@@ -1,15 +1,17 @@
 """Backtrader's line buffers and a feed's cursor in C.
 
-The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing, and
-float64[5 or more, n] rows open, high, low, close, volume and those of the lines that a subclass declares, in their
-order, which stay the caller's and are read until the run is over; their shapes are checked by ccxtbt/bulkfeed.py.
-Whatever happens to lines, ticks and positions equals what backtrader's own methods do. All methods belong to cerebro's
-thread.
+The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing (bars of
+ticks may share one), and float64[5 or more, n] rows open, high, low, close, volume and those of the lines that a
+subclass declares, in their order, which stay the caller's and are read until the run is over; their shapes are checked
+by ccxtbt/bulkfeed.py. Whatever happens to lines, ticks and positions equals what backtrader's own methods do. All
+methods belong to cerebro's thread.
 """
 # `Line` goes before LineBuffer and `Cursor` after DataBase in a class statement. They hold what backtrader moves on
 # every bar (positions, lengths) as C integers; anything unusual (filters, bound lines, overridden methods) goes to
 # backtrader's own methods. Nothing here creates lines or strategies: backtrader finds their owner by walking Python
 # frames, and these functions have none.
+
+from collections import deque
 
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
@@ -118,10 +120,10 @@ cdef inline Py_ssize_t _bisect(const int64_t[::1] ts_ms, int64_t bound_ms, bint 
     return low
 
 
-cdef Py_ssize_t _first_disorder(const int64_t[::1] ts_ms) noexcept nogil:
+cdef Py_ssize_t _first_disorder(const int64_t[::1] ts_ms, bint shared) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(1, ts_ms.shape[0]):
-        if ts_ms[i] <= ts_ms[i - 1]:
+        if ts_ms[i] <= ts_ms[i - 1] and not (shared and ts_ms[i] == ts_ms[i - 1]):
             return i
     return -1
 
@@ -300,7 +302,9 @@ cdef class Cursor:
     cdef object _columns
     cdef Py_ssize_t _pos, _stop  # of the columns: next bar, end
     cdef Bar* _ring
-    cdef dict _beside  # appended bars by their open: what the lines of a subclass are given
+    cdef object _beside  # of each appended bar, what the lines of a subclass are given; empty where there are none
+    cdef tuple _extra  # of these, what belongs to the bar taken last
+    cdef bint _shared  # bars may share a time: those of ticks do
     cdef Py_ssize_t _room, _head, _count
     cdef int64_t _last_ms
     cdef bint _live, _finished, _busy
@@ -320,7 +324,8 @@ cdef class Cursor:
     cdef double _qlapse
 
     def __cinit__(self, *args, **kwargs):
-        self._beside = {}
+        self._beside = deque()
+        self._extra = ()
         self._ticks = TICKS_UNSET
         self._from_ms = INT64_MIN
         self._to_ms = INT64_MAX
@@ -376,7 +381,8 @@ cdef class Cursor:
         self._share()
         self._slice()
 
-    def _rewind_source(self):
+    def _rewind_source(self, bint ticks):
+        self._shared = ticks
         self._armed = False
         self._columns = None
         self._ts = None
@@ -395,7 +401,7 @@ cdef class Cursor:
     def _set_columns(self, const int64_t[::1] ts_ms, const double[:, ::1] ohlcv, columns):
         cdef Py_ssize_t wrong
         with nogil:
-            wrong = _first_disorder(ts_ms)
+            wrong = _first_disorder(ts_ms, self._shared)
         if wrong >= 0:
             raise _disorder(ts_ms[wrong], ts_ms[wrong - 1])
         self._ts = ts_ms
@@ -428,9 +434,9 @@ cdef class Cursor:
         self._room = room
         return 0
 
-    cdef int _queue(self, Bar bar) except -1:
+    cdef int _queue(self, Bar bar, tuple extra) except -1:
         cdef Py_ssize_t at
-        if bar.ts_ms <= self._last_ms:
+        if bar.ts_ms <= self._last_ms and not (self._shared and bar.ts_ms == self._last_ms):
             raise _disorder(bar.ts_ms, self._last_ms)
         if self._count == self._room:
             self._grow()
@@ -439,6 +445,7 @@ cdef class Cursor:
             at -= self._room
         self._ring[at] = bar
         self._count += 1
+        self._beside.append(extra)
         self._last_ms = bar.ts_ms
         self._busy = True
         return 0
@@ -459,7 +466,7 @@ cdef class Cursor:
         Raises
         ------
         DataError
-            If the bar is not later than the last one; it was not added.
+            If the bar is not later than the last one (earlier than that one, for ticks); it was not added.
         """
         cdef Bar bar
         bar.ts_ms = ts_ms
@@ -468,13 +475,12 @@ cdef class Cursor:
         bar.low = low
         bar.close = close
         bar.volume = volume
-        self._queue(bar)
-        if extra:
-            self._beside[ts_ms] = extra
+        self._queue(bar, extra)
 
     def _append_columns(self, const int64_t[::1] ts_ms, const double[:, ::1] ohlcv):
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, row
         cdef Bar bar
+        cdef tuple extra = ()
         for i in range(ts_ms.shape[0]):
             bar.ts_ms = ts_ms[i]
             bar.open = ohlcv[0, i]
@@ -482,9 +488,9 @@ cdef class Cursor:
             bar.low = ohlcv[2, i]
             bar.close = ohlcv[3, i]
             bar.volume = ohlcv[4, i]
-            self._queue(bar)
             if ohlcv.shape[0] > ROWS:
-                self._beside[ts_ms[i]] = tuple([ohlcv[row, i] for row in range(ROWS, ohlcv.shape[0])])
+                extra = tuple([ohlcv[row, i] for row in range(ROWS, ohlcv.shape[0])])
+            self._queue(bar, extra)
 
     def finish(self):
         """End the feed: once the bars that are there are delivered, the run is over for it."""
@@ -501,7 +507,8 @@ cdef class Cursor:
         return None if self._last_ms == INT64_MIN else self._last_ms
 
     cdef bint _take(self, Bar* bar) except -1:
-        cdef Py_ssize_t i = self._pos
+        cdef Py_ssize_t i = self._pos, row
+        self._extra = ()
         if i < self._stop:
             bar.ts_ms = self._ts[i]
             bar.open = self._rows[0, i]
@@ -510,11 +517,14 @@ cdef class Cursor:
             bar.close = self._rows[3, i]
             bar.volume = self._rows[4, i]
             self._pos = i + 1
+            if self._rows.shape[0] > ROWS:
+                self._extra = tuple([self._rows[row, i] for row in range(ROWS, self._rows.shape[0])])
             return True
         while self._count:
             bar[0] = self._ring[self._head]
             self._head = self._head + 1 if self._head + 1 < self._room else 0
             self._count -= 1
+            self._extra = self._beside.popleft()
             if bar.ts_ms > self._to_ms:
                 self._count = 0
                 self._beside.clear()
@@ -522,7 +532,6 @@ cdef class Cursor:
                 break
             if bar.ts_ms >= self._from_ms:
                 return True
-            self._beside.pop(bar.ts_ms, None)
         return False
 
     cdef int _note_loaded(self, Bar* bar, bint of_columns) except -1:
@@ -553,6 +562,7 @@ cdef class Cursor:
         self._head = self._head - 1 if self._head else self._room - 1
         self._ring[self._head] = self._loaded
         self._count += 1
+        self._beside.appendleft(self._extra)
         self._busy = True
         return 0
 
@@ -663,18 +673,14 @@ cdef class Cursor:
         self._volume[0] = bar.volume
         self._datetime[0] = self._stamped(bar.ts_ms)
         if len(self._all) > STANDARD_LINES:
-            self._set_rest(bar)
+            self._set_rest()
         return 0
 
-    cdef int _set_rest(self, Bar* bar) except -1:
-        # The lines of a subclass: from their rows of the columns, or as they were appended.
-        cdef Py_ssize_t at = self._pos - 1, i
-        if self._columns is not None and at >= 0 and self._ts[at] == bar.ts_ms:
-            for i in range(min(len(self._all) - STANDARD_LINES, self._rows.shape[0] - ROWS)):
-                self._all[STANDARD_LINES + i][0] = self._rows[ROWS + i, at]
-        elif self._beside:
-            for i, value in enumerate(self._beside.pop(bar.ts_ms, ())[:len(self._all) - STANDARD_LINES]):
-                self._all[STANDARD_LINES + i][0] = value
+    cdef int _set_rest(self) except -1:
+        # The lines of a subclass, of the bar taken last.
+        cdef Py_ssize_t i
+        for i in range(min(len(self._all) - STANDARD_LINES, len(self._extra))):
+            self._all[STANDARD_LINES + i][0] = self._extra[i]
         return 0
 
     cdef bint _bound(self) except -1:
@@ -716,7 +722,7 @@ cdef class Cursor:
         if len(self._all) > STANDARD_LINES:
             for line in self._all[STANDARD_LINES:]:
                 line._forward(NAN, 1)
-            self._set_rest(&bar)
+            self._set_rest()
         return True
 
     # Movement
@@ -969,7 +975,7 @@ cdef class Cursor:
         for i in range(self._count):
             at = (self._head + i) % self._room
             bar = self._ring[at]
-            extra = self._beside.get(bar.ts_ms, ())
+            extra = self._beside[i] if self._beside else ()
             bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume, extra))
         ticks = self._tick_values
         if ticks is not None:
@@ -978,7 +984,7 @@ cdef class Cursor:
             self._columns, self._pos, self._stop, bars, self._last_ms,
             self._live, self._finished, self._busy, self._armed,
             self._shift_ms, self._from_ms, self._to_ms, self._calendar_stamp,
-            self._ticks, ticks,
+            self._ticks, ticks, self._shared,
         )
 
     def _set_cursor_state(self, state):
@@ -986,7 +992,7 @@ cdef class Cursor:
             columns, pos, stop, bars, last_ms,
             live, finished, busy, armed,
             self._shift_ms, self._from_ms, self._to_ms, self._calendar_stamp,
-            ticks, values,
+            ticks, values, self._shared,
         ) = state
         if columns is not None:
             self._ts, self._rows = columns

@@ -95,6 +95,8 @@ class Facts:
         ccxt's session opens 100 at most, and the rest is for live data and orders.
     trades_from_param : str
         Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
+    trade_ids : tuple of str
+        Names, in a trade of REST that stands for several, of the numbers of the first and the last of them.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -148,6 +150,7 @@ class Facts:
     page_limit: int = 0
     history_requests: int = 25
     trades_from_param: str = ""
+    trade_ids: tuple[str, str] | tuple[()] = ()
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0
@@ -246,6 +249,7 @@ _BINANCE = Facts(
     socket_messages=(4, 1_000),
     page_limit=1_000,
     trades_from_param="fromId",
+    trade_ids=("f", "l"),
     streams_per_request=200,
     # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
     streams_per_socket=1_000,

@@ -61,6 +61,8 @@ class Trade(NamedTuple):
         In base currency (contracts where the exchange counts so).
     side : str
         The taker's: 'buy' or 'sell'; '' where the exchange does not say.
+    parts : int
+        How many trades the exchange has put together to this one.
     """
 
     id: str
@@ -68,6 +70,21 @@ class Trade(NamedTuple):
     price: float
     amount: float
     side: str
+    parts: int = 1
+
+
+def trade_of(row: Mapping[str, Any], ids: tuple[str, str] | tuple[()] = ()) -> Trade:
+    """Return ccxt's trade; `ids` names the first and last number of what the exchange has put together to one."""
+    told = row.get("info") or {}
+    first, last = (int(told.get(name, 0)) for name in ids) if ids else (0, 0)
+    return Trade(
+        row["id"] or "",
+        int(row["timestamp"]),
+        float(row["price"]),
+        float(row["amount"]),
+        row["side"] or "",
+        max(1, last - first + 1),
+    )
 
 
 # Raw frame -> its bars; none for a frame of any other kind.
@@ -285,8 +302,9 @@ def trades_of_binance(data: str | bytes) -> Trades:
     if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
         return {}
     number = event["t"] if event["e"] == "trade" else event["a"]
+    parts = max(1, event["l"] - event["f"] + 1) if "f" in event and "l" in event else 1
     side = "sell" if event["m"] else "buy"
-    return {event["s"]: [Trade(str(number), event["T"], float(event["p"]), float(event["q"]), side)]}
+    return {event["s"]: [Trade(str(number), event["T"], float(event["p"]), float(event["q"]), side, parts)]}
 
 
 def trades_of_bybit(data: str | bytes) -> Trades:
@@ -304,7 +322,17 @@ def trades_of_okx(data: str | bytes) -> Trades:
     if "arg" not in message:
         return {}
     return _by_market(
-        (row["instId"], Trade(row["tradeId"], int(row["ts"]), float(row["px"]), float(row["sz"]), row["side"]))
+        (
+            row["instId"],
+            Trade(
+                row["tradeId"],
+                int(row["ts"]),
+                float(row["px"]),
+                float(row["sz"]),
+                row["side"],
+                int(row.get("count") or 1),
+            ),
+        )
         for row in message.get("data", ())
     )
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccxtbt.errors import DataError, NotOfferedError, TryLaterError
+from ccxtbt.errors import DataError, NotOfferedError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.market.flow import TRADES_AT_ONCE, Flow, Sink, State
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
 from ccxtbt.market.history import Columns, History, Report, empty, join, merge
@@ -31,57 +31,13 @@ logger = logging.getLogger(__name__)
 OVERDUE_MS = 2_000
 # A strategy whose bar is so late is told that its data is not live.
 LATE_MS = 15_000
-# The most trades that are asked for at once; an answer that is as long may have left some out.
-TRADES_AT_ONCE = 1_000
 # So many bars any exchange gives in one answer; of a longer span the settled part is downloaded as history is.
 MOST_BARS = 90
-# A question about missing bars that failed, with all its retries, is asked again after this time.
-ASK_AGAIN_S = 1.0
 
 Source = Literal["auto", "ohlcv", "trades", "poll"]
 
 
-class State(Enum):
-    """What a feed is told about its data; the names are backtrader's."""
-
-    DELAYED = "DELAYED"
-    LIVE = "LIVE"
-    CONNBROKEN = "CONNBROKEN"
-    NOTSUBSCRIBED = "NOTSUBSCRIBED"
-    DISCONNECTED = "DISCONNECTED"
-
-
-class Sink(Protocol):
-    """Where a pipeline delivers; called on the I/O thread.
-
-    Attributes
-    ----------
-    partial : bool
-        Whether `forming` is to be told.
-    """
-
-    partial: bool
-
-    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
-        """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
-
-    def failed(self, error: Exception) -> None:
-        """The history cannot be had, or the bars cannot go on; nothing else comes."""
-
-    def bars(self, bars: list[Bar]) -> None:
-        """Take closed bars, later than all before."""
-
-    def forming(self, bar: Bar) -> None:
-        """Take what is known of the bar after all closed ones, while it forms and the data is live."""
-
-    def state(self, state: State, reason: str) -> None:
-        """Take a change of the data's state."""
-
-    def correction(self, kept: Bar | None, came: Bar) -> None:
-        """Take note that a bar already delivered (None: found not to exist) came again with other values."""
-
-
-class Pipeline:
+class Pipeline(Flow):
     """History, then live bars, of one market; after each break, what was missed.
 
     Parameters
@@ -142,13 +98,9 @@ class Pipeline:
         longest_poll_ms: int | None = None,
         extra: Extra | None = None,
     ) -> None:
-        self._connection = connection
-        self._streams = streams
-        self._symbol = symbol
+        super().__init__(connection, streams, symbol, f"{symbol} {timeframe}", end_ms, sink)
         self._timeframe = timeframe
         self._start_ms = start_ms
-        self._end_ms = end_ms
-        self._sink = sink
         self._params = params or {}
         self._extra = extra
         self._picked = [EXTRA_LINES.index(name) for name in extra.names] if extra is not None else []
@@ -159,71 +111,36 @@ class Pipeline:
         self._longest_poll_ms = longest_poll_ms
         self._handover = Handover(timeframe, gaps)
         self.counts = self._handover.counts
-        self._up = asyncio.Event()
-        self._up_ms = 0
         # The data is live again once the bars before this one are delivered.
         self._backlog_ms = 0
-        self._news = asyncio.Event()
         self._newest_ms = -1
         self._place: Place | None = None
         self._tape: Tape | None = None
         self._from_trades: list[Bar] = []
         self._live_ms = 0
         self._poll_ms: int | None = None
-        self._state: State | None = None
-        self._over = False
-        self._refusal = ""
-
-    @property
-    def _live(self) -> bool:
-        return self._state is State.LIVE
 
     async def run(self) -> None:
         """Deliver the history, then, if there are streams, live bars up to `end_ms` or until cancelled."""
         try:
-            await self._run()
+            await super().run()
         finally:
             if self._place is not None:
                 self._polls.leave()
 
-    async def _run(self) -> None:
-        past = self._end_ms is not None and self._now_ms() >= self._end_ms
-        try:
-            if self._streams is None or past:
-                columns, origin = await self._history_only()
-            else:
-                columns, origin = await self._history_before_live(self._streams)
-        except asyncio.CancelledError:
-            self._sink.failed(TryLaterError(f"The store stopped while {self._symbol} was loading: start it again."))
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
-            self._sink.failed(error)
-            return
-        self._sink.history(*columns, origin)
-        if past:
-            self._end(State.DISCONNECTED, "todate is past")
-        elif self._streams is not None:
-            await self._follow_on()
-
     def up(self) -> None:
         """Note that frames come from now on."""
-        self._up_ms = self._now_ms()
         # The bar that forms now is shown by the frames to come; those before it may have been missed.
-        self._backlog_ms = floor_ms(self._timeframe, self._up_ms)
+        self._backlog_ms = floor_ms(self._timeframe, self._now_ms())
         if self._source != "trades":
             self._handover.over(self._backlog_ms)
-        if self._state is State.CONNBROKEN:
-            self._tell(State.DELAYED, "asking for the bars missed meanwhile")
-        self._up.set()
-        self._news.set()
+        super().up()
 
     def down(self, reason: str) -> None:
         """Note that frames may have been lost from now on."""
-        self._up.clear()
         if self._tape is not None:
             self._tape.broken()
-        self._tell(State.CONNBROKEN, reason)
-        self._news.set()
+        super().down(reason)
 
     def frame(self, bar: Bar, closed: bool) -> None:
         """Take a bar from the stream."""
@@ -258,15 +175,6 @@ class Pipeline:
             self._deliver()
         if not self._tape.sure:
             self._news.set()
-
-    def refused(self, error: Exception) -> None:
-        """Note that this market cannot be streamed: what is known is delivered, and nothing else comes."""
-        self._refusal = str(error)
-        # Who waits for the stream need not wait longer.
-        self.up()
-
-    def _now_ms(self) -> int:
-        return self._connection.clock.now_ms()
 
     # History
 
@@ -309,7 +217,8 @@ class Pipeline:
             if self._start_ms is not None and not offered:
                 # No exchange has such bars: they are built from the trades since then.
                 live_ms = min(live_ms, floor_ms(self._timeframe, self._start_ms - 1 + self._timeframe.nominal_ms))
-            self._tape = Tape(self._timeframe, live_ms, watchful=self._gaps != "none")
+            names = self._extra.names if self._extra is not None else ()
+            self._tape = Tape(self._timeframe, live_ms, self._gaps != "none", names)
         self._live_ms = live_ms
         columns, sure_ms = empty(), live_ms
         if self._start_ms is not None and offered:
@@ -333,11 +242,6 @@ class Pipeline:
                 f"source={self._source!r}: {self._connection.account.exchange_id} does not stream that through ccxt; "
                 "use source='auto'."
             )
-        if self._source == "trades" and self._extra is not None:
-            raise NotOfferedError(
-                f"source='trades': bars of {self._symbol} that are made of trades have no "
-                f"{', '.join(self._extra.names)}; use source='auto', or leave these lines out."
-            )
         return self._source
 
     def _sure_ms(self, asked_ms: int, end_ms: int) -> int:
@@ -360,28 +264,15 @@ class Pipeline:
 
     # Live
 
-    async def _follow_on(self) -> None:
-        """Follow the market; where REST fails, what is missing is asked for again instead of loading all anew."""
-        while not self._over:
-            try:
-                await self._follow()
-            except DataError as error:
-                if self._handover.gap is None:
-                    await self._try_again(error)
-                    continue
-                self._over = True
-                self._sink.failed(error)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the bars after it are wanted
-                await self._try_again(error)
+    def _ends_with(self, error: Exception) -> bool:
+        return isinstance(error, DataError) and self._handover.gap is not None
 
-    async def _try_again(self, error: Exception) -> None:
-        logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
-        reason = f"missing bars cannot be had now: {type(error).__name__}: {error}"
-        if self._state is not State.CONNBROKEN:
-            # For who is polled, REST is the line.
-            self._tell(State.CONNBROKEN if self._source == "poll" else State.DELAYED, reason)
+    def _fell_behind(self) -> None:
         self._backlog_ms = max(self._backlog_ms, floor_ms(self._timeframe, self._now_ms()))
-        await asyncio.sleep(ASK_AGAIN_S)
+
+    def _state_without_rest(self) -> State:
+        # For who is polled, REST is the line.
+        return State.CONNBROKEN if self._source == "poll" else State.DELAYED
 
     async def _follow(self) -> None:
         while not self._over:
@@ -487,22 +378,14 @@ class Pipeline:
 
     async def _ask_trades(self, question: TradeQuestion) -> None:
         """Ask REST for trades in due time, unless the stream makes it needless before."""
-        tape, rest, name = self._tape, self._connection.rest, self._connection.facts.trades_from_param
+        tape = self._tape
         assert tape is not None  # noqa: S101 - there is a question
         if self._now_ms() < question.at_ms:
             await self._wait_until(min(question.at_ms, self._next_look_ms()))
             return
         sent_ms = self._now_ms()
-        by_id = question.from_id is not None and bool(name)
-        # One ms earlier: some exchanges give only what is later than they are told.
-        since_ms = None if by_id else question.since_ms - 1
-        params = {name: question.from_id} if by_id else {}
         with in_lane(Lane.LIVE):
-            rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
-        trades = [
-            Trade(row["id"] or "", int(row["timestamp"]), float(row["price"]), float(row["amount"]), row["side"] or "")
-            for row in rows
-        ]
+            trades = await self._fetch_trades(question)
         self._from_trades += tape.answered(trades, len(trades) >= TRADES_AT_ONCE, sent_ms, self._now_ms())
 
     def _late(self, span: Span) -> None:
@@ -538,27 +421,6 @@ class Pipeline:
         merged = merge(pages)
         first, end = np.searchsorted(merged.ts_ms, span)
         return (merged.ts_ms[first:end], merged.ohlcv[:, first:end]), newest_ms
-
-    async def _sleep_until(self, at_ms: int) -> None:
-        await asyncio.sleep(self._connection.clock.wait_s(at_ms))
-
-    async def _wait_until(self, at_ms: int | None) -> None:
-        """Wait for news, but not longer than to a time of the exchange."""
-        try:
-            async with asyncio.timeout(None if at_ms is None else self._connection.clock.wait_s(at_ms) + 0.001):
-                await self._news.wait()
-        except TimeoutError:
-            return
-
-    def _tell(self, state: State, reason: str) -> None:
-        if state is not self._state and not self._over:
-            self._state = state
-            self._sink.state(state, reason)
-
-    def _end(self, state: State, reason: str) -> None:
-        """Tell that nothing more comes."""
-        self._tell(state, reason)
-        self._over = True
 
     def _raise_gap(self) -> None:
         gap = self._handover.gap

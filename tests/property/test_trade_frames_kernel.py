@@ -25,6 +25,9 @@ def trades(draw, names=NAME):
     values = {"s": draw(names), "p": draw(PRICE), "q": draw(PRICE), "T": draw(st.integers(0, 2**52))}
     values |= {"t" if kind == "trade" else "a": draw(st.integers(0, 2**70)), "m": draw(st.booleans()), "M": True}
     values |= {"X": "MARKET", "st": 1}
+    for key in ("f", "l"):
+        if kind == "aggTrade" and draw(st.integers(0, 9)):
+            values[key] = draw(st.integers(0, 50))
     order = draw(st.permutations(list(values)))
     event = {"e": kind, "E": 1672515782136} | {name: values[name] for name in order}
     return {"stream": "bnbbtc@trade", "data": event} if draw(st.booleans()) else event
@@ -71,7 +74,7 @@ def test_a_garbled_frame_never_does_harm(message, at, character):
     text = compact(message)
     at %= len(text)
     read = binance_trade(text[:at] + character + text[at + 1 :])
-    assert read is None or len(read) == 6
+    assert read is None or len(read) == 7
 
 
 @given(st.text() | st.binary())

@@ -29,4 +29,5 @@ def binance_trade(text: str) -> tuple | None:
         return None
     number = event["t"] if event["e"] == "trade" else event["a"]
     side = "sell" if event["m"] else "buy"
-    return (event["s"], str(number), event["T"], float(event["p"]), float(event["q"]), side)
+    count = max(1, event["l"] - event["f"] + 1) if event["e"] == "aggTrade" and {"f", "l"} <= set(event) else 1
+    return (event["s"], str(number), event["T"], float(event["p"]), float(event["q"]), side, count)

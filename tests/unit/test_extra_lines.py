@@ -110,6 +110,41 @@ def test_a_copy_in_another_process_has_them():
     assert copy.lines.trades[-1] == ROWS[6, 19]
 
 
+class LiveTwo(TwoMore):
+    """All bars are appended, in a live run, in which a bar that is not due yet is put back."""
+
+    def islive(self):
+        return True
+
+    def start(self):
+        super().start()
+        for at in range(self.p.first, BARS, self.p.step):
+            self.append(int(TIMES[at]), *ROWS[:5, at], tuple(ROWS[5:, at]))
+        self.finish()
+
+    params = (("first", 0), ("step", 1))
+
+
+@pytest.mark.parametrize("exactbars", [False, 1])
+def test_a_bar_that_is_put_back_keeps_its_own(exactbars):
+    seen = []
+
+    class Both(bt.Strategy):
+        def prenext(self):
+            self.next()
+
+        def next(self):
+            if len(self.data1):
+                seen.append((len(self.data1), self.data1.mood[0], self.data1.trades[0]))
+
+    cerebro = bt.Cerebro(stdstats=False, exactbars=exactbars)
+    cerebro.adddata(LiveTwo(**MINUTES))
+    cerebro.adddata(LiveTwo(first=4, step=5, **MINUTES))
+    cerebro.addstrategy(Both)
+    cerebro.run()
+    assert list(dict.fromkeys(seen)) == [(n, ROWS[5, at], ROWS[6, at]) for n, at in enumerate(range(4, BARS, 5), 1)]
+
+
 def test_rows_for_other_lines_are_refused():
     with pytest.raises(ConfigError, match=r"or ohlcv\[7, n\] with one more for each line of TwoMore"):
         TwoMore(**MINUTES).set_columns(TIMES, ROWS[:6])
