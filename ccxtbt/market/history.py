@@ -219,7 +219,14 @@ class History:
     report : callable or None
         Hears of the progress, on the I/O thread.
     extra : Extra or None
-        What is wanted beside prices and volume; the archive does not keep that, and is left alone.
+        What is wanted beside prices and volume; the archive keeps such bars apart from those without.
+
+    Attributes
+    ----------
+    shelf : Shelf or None
+        The place of these bars in the archive.
+    young_ms : int or None
+        Open of the first bar of the last download that was too young for it.
     """
 
     def __init__(
@@ -236,14 +243,15 @@ class History:
         self._symbol = symbol
         self._timeframe = timeframe
         self._params = params or {}
-        self._shelf = None
+        self.shelf: Shelf | None = None
         self._extra = extra
-        if archive is not None and extra is None:
-            account = connection.account
+        if archive is not None:
+            account, names = connection.account, () if extra is None else extra.names
             source = (account.exchange_id, "sandbox" if account.sandbox else "", connection.endpoint)
-            self._shelf = archive.shelf(source, symbol, timeframe, self._params)
+            self.shelf = archive.shelf(source, symbol, timeframe, self._params, names)
         self._report = report
         self._told_s = 0.0
+        self.young_ms: int | None = None
 
     async def get(self, start_ms: int, end_ms: int) -> Columns:
         """Return the bars that open in ``[start_ms, end_ms)``.
@@ -268,7 +276,7 @@ class History:
         if start_ms >= end_ms:
             return empty()
         # What live data lacks is a few bars, wanted at once, and too young to be kept.
-        shelf = self._shelf if LANE.get() is Lane.HISTORY else None
+        shelf = self.shelf if LANE.get() is Lane.HISTORY else None
         if shelf is None:
             return join([await self._fetch(start_ms, end_ms, None, False)], start_ms, end_ms)
         held, complete = await self._look_up(shelf, start_ms, end_ms)
@@ -282,6 +290,7 @@ class History:
         """Download a span, and put into the archive what is settled of it, after a failure too."""
         connection = self._connection
         settled_ms = connection.clock.now_ms() - SETTLED_MS - longest_ms(self._timeframe) + 1
+        self.young_ms = min(max(start_ms, settled_ms), end_ms)
         limit = connection.page_limit(self._symbol)
         plan = Plan(self._timeframe, start_ms, end_ms, limit, connection.timeframes)
         download = Download(plan, self._page, connection.facts.history_requests, self._tell)
@@ -292,7 +301,9 @@ class History:
             columns = join(download.pages, start_ms, end_ms)
             complete = plan.proved.within(start_ms, settled_ms)
             # An exchange that shows no bar at all may be having a bad day.
-            if shelf is not None and complete and (known or len(columns[0])):
+            # What could not be read is to be asked for again.
+            unread = bool(np.isnan(columns[1][ROWS:]).any())
+            if shelf is not None and complete and (known or len(columns[0])) and not unread:
                 await self._keep(shelf, columns, Spans(complete))
         for span in plan.withheld:
             self._warn_of(*span)

@@ -17,6 +17,7 @@ from ccxtbt.market.flow import TRADES_AT_ONCE, Flow, Sink, State
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
 from ccxtbt.market.history import Columns, History, Report, empty, join, merge
+from ccxtbt.market.keeper import Keeper
 from ccxtbt.market.polls import Place, Polls, next_poll_ms, over_ms, window_ms
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.tape import Tape, TradeQuestion
@@ -59,7 +60,7 @@ class Pipeline(Flow):
     params : dict or None
         Extra parameters of ccxt's `fetch_ohlcv`.
     archive : Archive or None
-        Where the history is kept.
+        Where the history is kept, and live bars once they are settled; see `Keeper`.
     report : callable or None
         Hears of the history's progress, on the I/O thread.
     source : {'auto', 'ohlcv', 'trades', 'poll'}
@@ -110,6 +111,7 @@ class Pipeline(Flow):
         self._polls = polls or Polls()
         self._longest_poll_ms = longest_poll_ms
         self._handover = Handover(timeframe, gaps)
+        self._keeper: Keeper | None = None
         self.counts = self._handover.counts
         # The data is live again once the bars before this one are delivered.
         self._backlog_ms = 0
@@ -127,6 +129,8 @@ class Pipeline(Flow):
         finally:
             if self._place is not None:
                 self._polls.leave()
+            if self._keeper is not None:
+                await self._keeper.write()
 
     def up(self) -> None:
         """Note that frames come from now on."""
@@ -225,6 +229,10 @@ class Pipeline(Flow):
             columns, sure_ms = await self._settled_history(self._start_ms, live_ms)
         filled = self._filled(columns, sure_ms)
         self._handover.history(_last_of(*filled), sure_ms, live_ms)
+        if self._past.shelf is not None and self._source != "trades":
+            self._keeper = Keeper(self._past.shelf, self._timeframe, self._now_ms)
+            young_ms = sure_ms if self._past.young_ms is None else self._past.young_ms
+            self._keeper.begin(columns, young_ms, sure_ms)
         return filled
 
     def _chosen(self) -> Source:
@@ -453,6 +461,12 @@ class Pipeline(Flow):
             self._sink.bars(bars)
         for kept, came in self._handover.corrections:
             self._sink.correction(kept, came)
+        if self._keeper is not None:
+            self._keeper.take(bars)
+            for _, came in self._handover.corrections:
+                self._keeper.correct(came)
+            if self._keeper.due:
+                self._connection.post(self._keeper.write, name=f"archive of {self._name}")
         self._handover.corrections.clear()
 
     async def _download(self, span: Span) -> Columns:

@@ -1,6 +1,7 @@
 """Lines beside prices and volume, through ccxt's real class, over real HTTP and WebSocket."""
 
 import dataclasses
+import datetime as dt
 import math
 from typing import Any
 
@@ -151,22 +152,22 @@ def test_an_optimisation_in_other_processes_has_the_lines(simulator):
 def test_coarser_bars_have_the_sums_in_history_and_live(simulator):
     server = simulator((BTC,), history_ms=HOUR_MS, speed=20)
     store = store_of(server)
-    fine = CCXTFeedWithVolumes(store=store, dataname="BTC/USDT", fromdate=ago(server, minutes=5), **SECONDS)
-    coarse = fine.resampled("1m")
+    fine = CCXTFeedWithVolumes(store=store, dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    coarse = fine.resampled(bt.TimeFrame.Seconds, 10)
     assert isinstance(coarse, ResampledFeedWithVolumes)
     extras = Extras()
-    run(store, fine, coarse, act=extras, until=lambda w: len(coarse) >= 8)
+    run(store, fine, coarse, act=extras, until=lambda w: len(coarse) >= 12)
     sums: dict[float, list[float]] = {}
     for stamp, *values in extras.seen[fine]:
-        kept = sums.setdefault(math.ceil(stamp / 60_000) * 60_000, [0.0, 0.0, 0.0])
+        kept = sums.setdefault(math.ceil(stamp / 10_000) * 10_000, [0.0, 0.0, 0.0])
         kept[:] = [one + more for one, more in zip(kept, values, strict=True)]
-    assert len(extras.seen[coarse]) >= 8
+    assert len(extras.seen[coarse]) >= 12
     for stamp, *values in extras.seen[coarse]:
         assert values == sums[stamp]
 
 
 def test_a_forming_bar_shows_its_extra_lines_too(simulator):
-    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=30)
     store = store_of(server)
     feed = CCXTFeedWithVolumes(
         store=store, dataname="BTC/USDT", fromdate=ago(server, minutes=5), partial=True, **MINUTES
@@ -227,7 +228,7 @@ def test_what_the_exchange_does_not_give_is_told_at_the_start(simulator):
         run(store, feed, until=lambda w: True)
 
 
-@pytest.mark.parametrize("source", ["ohlcv", "poll"])
+@pytest.mark.parametrize("source", ["ohlcv", "poll", "trades"])
 def test_flat_bars_have_zeros_and_polled_ones_the_exchanges_values(simulator, source):
     quiet = dataclasses.replace(BTC, trades_per_minute=30.0)
     server = simulator((quiet,), history_ms=HOUR_MS, speed=10)
@@ -251,15 +252,32 @@ def test_flat_bars_have_zeros_and_polled_ones_the_exchanges_values(simulator, so
     assert 0 < flat < len(extras.seen[feed])
 
 
-def test_the_archive_is_left_alone_by_what_it_cannot_keep(simulator, tmp_path):
+def test_trades_tell_what_the_exchanges_own_bars_do_not(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server)
+    store.connection.facts = dataclasses.replace(store.connection.facts, extras=())
+    feed = CCXTFeedWithVolumes(store=store, dataname="BTC/USDT", source="trades", **SECONDS)
+    extras = Extras()
+    run(store, feed, act=extras, until=lambda w: len(extras.seen.get(feed, ())) >= 10)
+    feed.p.fromdate = dt.datetime.fromtimestamp(extras.seen[feed][0][0] / 1_000 - 1, dt.UTC)
+    assert extras.seen[feed] == rows_of(server, feed, "1s", extras.seen[feed])
+
+
+def test_a_second_run_has_them_from_the_archive(simulator, tmp_path):
     server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat")
     options = {"dataname": "BTC/USDT", "historical": True, "archive": tmp_path, **MINUTES}
-    seen = []
-    for kind in (CCXTFeed, CCXTFeedWithVolumes):
+    span = {"fromdate": ago(server, minutes=90), "todate": ago(server, minutes=10)}
+    seen, asked = [], []
+    # Bars without these lines are kept elsewhere; those of fewer of them, too.
+    for kind in (CCXTFeed, CCXTFeedWithVolumes, CCXTFeedWithVolumes, OwnLines, OwnLines, CCXTFeed):
         store = store_of(server)
-        feed = kind(store=store, fromdate=ago(server, minutes=90), todate=ago(server, minutes=10), **options)
+        feed = kind(store=store, **span, **options)
         extras = Extras()
+        before = len(server.requests)
         run(store, feed, act=extras, until=lambda w: False)
         seen.append(extras.seen[feed])
-    assert seen[1] == rows_of(server, feed, "1m", seen[1])
+        asked.append(sum(request.path == "/api/v3/klines" for request in server.requests[before:]))
+    assert [bool(count) for count in asked] == [True, True, False, True, False, False]
+    assert seen[1] == seen[2] == rows_of(server, feed, "1m", seen[1])
+    assert [taker for _, _, taker in seen[4]] == [taker for *_, taker in seen[1]]
     assert len(seen[1]) == len(seen[0]) == 81

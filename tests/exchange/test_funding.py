@@ -62,7 +62,7 @@ def test_live_bars_have_what_was_known_at_each_close_also_when_funding_is_paid(s
         contracts=[BTC],
         margin={"USDT": 10_000},
         history_ms=2 * DAY_MS,
-        start_ms=START_MS - START_MS % FUNDING_MS + FUNDING_MS - 20_000,
+        start_ms=START_MS - START_MS % FUNDING_MS + FUNDING_MS - 10_000,
         speed=4,
     )
     store = store_of(server)
@@ -79,7 +79,7 @@ def test_live_bars_have_what_was_known_at_each_close_also_when_funding_is_paid(s
             broken.append(server.abort_connections())
 
     def enough(watcher):
-        return bool(seen.bars) and seen.bars[-1][0] >= due_ms + 15_000 and feed.origins.get("ws", 0) >= 20
+        return bool(seen.bars) and seen.bars[-1][0] >= due_ms + 8_000 and feed.origins.get("ws", 0) >= 20
 
     run(store, feed, act=act, until=enough)
     asked = sum(record.path.endswith("/premiumIndex") for record in server.requests)
