@@ -90,12 +90,12 @@ class Keeper:
             settled_ms = now_ms - SETTLED_MS - longest_ms(self._timeframe) + 1
             settled = Spans((start_ms, min(end_ms, settled_ms)) for start_ms, end_ms in self._complete)
             kept = sorted(ts_ms for ts_ms in self._rows if ts_ms < settled_ms)
+            if not kept:
+                # As with a download: an exchange that shows no bar at all may be having a bad day.
+                return
             rows = [self._rows.pop(ts_ms) for ts_ms in kept]
             for span in settled:
                 self._complete.cut(*span)
-            if not rows:
-                # As with a download: an exchange that shows no bar at all may be having a bad day.
-                return
             columns = np.array(kept, np.int64), np.ascontiguousarray(np.array(rows, np.float64).T)
             try:
                 await asyncio.to_thread(self._shelf.add, columns, settled)

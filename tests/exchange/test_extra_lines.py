@@ -276,7 +276,7 @@ def test_a_second_run_has_them_from_the_archive(simulator, tmp_path):
         before = len(server.requests)
         run(store, feed, act=extras, until=lambda w: False)
         seen.append(extras.seen[feed])
-        asked.append(sum(request.path == "/api/v3/klines" for request in server.requests[before:]))
+        asked.append(sum(request.path == "/api/v3/klines" for request in list(server.requests)[before:]))
     assert [bool(count) for count in asked] == [True, True, False, True, False, False]
     assert seen[1] == seen[2] == rows_of(server, feed, "1m", seen[1])
     assert [taker for _, _, taker in seen[4]] == [taker for *_, taker in seen[1]]
