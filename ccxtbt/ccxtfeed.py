@@ -107,8 +107,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     History from ``fromdate`` is loaded first; then, unless ``historical``, live bars follow, each closed, once and in
     order. ``notify_data`` hears DELAYED before the history, LIVE when the backlog is delivered, CONNBROKEN at a
-    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after the history, where the exchange
-    does not stream this market; DISCONNECTED at the end of ``historical`` and at ``todate``.
+    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after all that is known, where the exchange
+    does not stream this market or has it no more, while other feeds go on; DISCONNECTED at the end of ``historical`` and at ``todate``.
 
     Parameters
     ----------
@@ -698,7 +698,7 @@ class _Sink:
         name = self.feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
-            self.feed.store.put_notification(f"{name} cannot be streamed: {reason}")
+            self.feed.store.put_notification(f"{name} gives no more bars: {reason}")
         self._live = state is State.LIVE
         self._inbox.put(self, state, self._slot(gather=False))
 

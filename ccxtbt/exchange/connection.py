@@ -353,6 +353,11 @@ class Connection:
         """Whether trying again cannot cure `error`."""
         return isinstance(error, ccxt.BaseError) and classify(error).remedy is Remedy.NEVER
 
+    @staticmethod
+    def knows_no_market(error: Exception) -> bool:
+        """Whether the exchange says by `error` that it has no such market."""
+        return isinstance(error, ccxt.BadSymbol)
+
     def _frozen(self, seconds: float, reason: str) -> None:
         self.notice(f"No request goes out for {seconds:.0f} s: {reason or 'the exchange asked for it'}.")
 

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 TRADES_AT_ONCE = 1_000
 # A question about what is missing that failed, with all its retries, is asked again after this time.
 ASK_AGAIN_S = 1.0
+# So many times in a row the exchange must say that it has no such market, until it is believed of one it had.
+DENIALS = 3
 
 
 class State(Enum):
@@ -106,6 +108,7 @@ class Flow:
         self._state: State | None = None
         self._over = False
         self._refusal = ""
+        self._denials = 0
 
     @property
     def _live(self) -> bool:
@@ -182,9 +185,12 @@ class Flow:
             try:
                 await self._follow()
             except Exception as error:  # noqa: BLE001  # whatever it is, the bars after it are wanted
+                self._denials = self._denials + 1 if self._connection.knows_no_market(error) else 0
                 if self._ends_with(error):
                     self._over = True
                     self._sink.failed(error)
+                elif self._denials >= DENIALS:
+                    self._end(State.NOTSUBSCRIBED, f"the exchange has this market no more: {error}")
                 else:
                     await self._try_again(error)
 
@@ -209,6 +215,7 @@ class Flow:
             # One ms earlier: some exchanges give only what is later than they are told.
             since_ms = question.since_ms - 1
         rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
+        self._denials = 0
         return [trade_of(row, self._connection.facts.trade_ids) for row in rows]
 
     def _now_ms(self) -> int:
@@ -234,3 +241,7 @@ class Flow:
         """Tell that nothing more comes."""
         self._tell(state, reason)
         self._over = True
+        if self._streams is not None:
+            # A market that is gone would be taken for silent, and subscribed to again and again.
+            listener: Any = self
+            self._streams.unsubscribe(listener)

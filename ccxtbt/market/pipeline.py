@@ -380,6 +380,7 @@ class Pipeline(Flow):
             answer = await self._answer(question.span, Lane.LIVE)
         finally:
             timer.cancel()
+        self._denials = 0
         if self._source == "poll" and self._state is State.CONNBROKEN:
             self._tell(State.DELAYED, "the exchange answers again")
         self._handover.rest(answer)
