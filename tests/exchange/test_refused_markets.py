@@ -18,8 +18,8 @@ def start_of(feed):
     return feed._utc_ms(feed.p.fromdate)
 
 
-def made(simulator, **options):
-    server = simulator((BTC, ETH, BNB), history_ms=HOUR_MS, speed=20)
+def made(simulator, speed=20, **options):
+    server = simulator((BTC, ETH, BNB), history_ms=HOUR_MS, speed=speed)
     store = store_of(server)
     feeds = [CCXTFeed(store=store, dataname=name, fromdate=ago(server, minutes=1), **options) for name in NAMES]
     return server, store, feeds
@@ -57,10 +57,10 @@ def assert_never_came(states):
     ("source", "stream"), [("ohlcv", "ethusdt@kline_1s"), ("trades", "ethusdt@aggTrade")], ids=["bars", "trades"]
 )
 def test_one_whose_subscription_is_refused(simulator, source, stream):
-    server, store, feeds = made(simulator, source=source, **SECONDS)
+    server, store, feeds = made(simulator, speed=4, source=source, **SECONDS)
     refused = server.faults.refuse_stream(stream=stream, times=0)
     gone = feeds[1]
-    watcher = run(store, *feeds, until=ended_beside_living(gone, feeds))
+    watcher = run(store, *feeds, until=ended_beside_living(gone, feeds, bars=6))
     assert not watcher.timed_out
     assert refused.fired
     assert_never_came(watcher.states[gone])
