@@ -548,8 +548,9 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             return True
         if self.p.source != "trades" or self.p.historical:
             return False
-        offered = (self.store.connection.rest or self.store.connection.description).timeframes or {}
-        return self._span_ms()[0] is None or self._length().text not in offered
+        rest = self.store.connection.rest
+        offered = bool(rest.has.get("fetchOHLCV")) and self._length().text in (rest.timeframes or ())
+        return self._span_ms()[0] is None or not offered
 
     def _length(self) -> timeframes.Timeframe:
         """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""

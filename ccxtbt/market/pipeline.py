@@ -216,7 +216,8 @@ class Pipeline(Flow):
             streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
         await self._up.wait()
         live_ms = floor_ms(self._timeframe, self._up_ms)
-        offered = self._timeframe.text in self._connection.rest.timeframes
+        rest = self._connection.rest
+        offered = bool(rest.has.get("fetchOHLCV")) and self._timeframe.text in (rest.timeframes or ())
         if self._source == "trades":
             if self._start_ms is not None and not offered:
                 # No exchange has such bars: they are built from the trades since then.
