@@ -107,15 +107,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     History from ``fromdate`` is loaded first; then, unless ``historical``, live bars follow, each closed, once and in
     order. ``notify_data`` hears DELAYED before the history, LIVE when the backlog is delivered, CONNBROKEN at a
-    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after all that is known, where the exchange
-    does not stream this market or has it no more, while other feeds go on; DISCONNECTED at the end of ``historical`` and at ``todate``.
+    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after all that is known, where the
+    exchange does not stream this market or has it no more, while other feeds go on; DISCONNECTED at the end of
+    ``historical`` and at ``todate``.
 
     Parameters
     ----------
     dataname : str
         ccxt's unified symbol, such as ``'BTC/USDT'``; also spelled ``symbol``.
     timeframe, compression : int
-        backtrader's pair; ``timeframe`` may also be text such as ``'5m'``.
+        backtrader's pair; ``timeframe`` may also be text such as ``'5m'``. With ``bt.TimeFrame.Ticks`` each bar is of
+        ``compression`` trades, see below.
     fromdate, todate : datetime or None
         Bars that open in this span, in UTC or in ``tz``.
     historical : bool
@@ -136,7 +138,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     archive : bool, path or None
-        Keep the history on disk, as the store's own argument says; None: as the store does.
+        Keep the history on disk, and live bars when they have been over for a minute (those made of trades are not
+        kept, for the archive holds the exchange's own); as the store's own argument says; None: as the store does.
     progress : callable or None
         Hears how far the download of the history is (`ccxtbt.market.history.Progress`), on the store's I/O thread.
     source : {'auto', 'ohlcv', 'trades', 'poll'}
@@ -159,7 +162,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     ConfigError
         At the start of a run: an unknown symbol or timeframe, or dates in the wrong order.
     NotOfferedError
-        At the start of a run: the exchange does not give a line that a subclass declares.
+        At the start of a run: the exchange does not give a line that a subclass declares, or no trades for ticks.
     TryLaterError
         At the start of a run: the exchange does not answer.
 
@@ -170,8 +173,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     as `CCXTFeedWithVolumes` does with all three. They are read from the same answers and frames as prices; where the
     frames of an exchange lack them, each live bar is asked of REST when it is over, and comes some seconds later.
     Where ccxt alone can read an answer they are NaN, with a warning; in a flat bar of ``gaps='flat'`` they are 0.
-    The archive keeps no such lines: a feed that has them asks the exchange for all of its history. Backtrader's own
-    resampling drops them, `resampled` sums them. Other lines of a subclass are its own to fill.
+    With ``source='trades'`` live bars have the sums of their trades, also where the exchange's own bars lack them.
+    The archive keeps bars with such lines apart from those without. Backtrader's own resampling drops them,
+    `resampled` sums them. Other lines of a subclass are its own to fill.
+
+    Ticks are made of the exchange's trades, each once, in its order: those from ``fromdate`` on, as far back as it
+    gives them, then live ones; without ``fromdate`` of those to come (``historical``: of the latest that it gives at
+    once). A bar's datetime is the time of its last trade, whatever ``stamp`` says; many may share one. What an
+    exchange puts together to one trade (as Binance's aggregate trades) is one here. ``gaps``, ``partial`` and
+    ``align`` are not for ticks, and the archive does not keep them.
     """
 
     params: Any = (

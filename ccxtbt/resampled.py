@@ -40,13 +40,6 @@ class _PastGaps:
     _nexteos: Any
     _nextdteos: float
 
-    def _latedata(self, data: Any) -> bool:
-        if data.p.timeframe == bt.TimeFrame.Ticks:
-            # Many share a time; none is earlier than the one before it.
-            return False
-        late: bool = super()._latedata(data)  # type: ignore[misc]  # backtrader's
-        return late
-
     def _dataonedge(self, data: Any) -> Any:
         if data.p.timeframe == bt.TimeFrame.Ticks:
             # A trade at the very end of a bar is the first of the next one, as at the exchange.

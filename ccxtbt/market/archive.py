@@ -6,11 +6,12 @@ bars shorter than an hour, else a year), by UTC::
     <root>/binance/BTC_USDT/1m/2024-03.parquet
 
 Each file has the columns ``ts_ms`` (int64: open, ms since 1970 UTC), ``open``, ``high``, ``low``, ``close`` and
-``volume`` (float64), sorted by ``ts_ms``, each bar once; nothing of ours is needed to read it. What is complete stands
-in the same file, in Parquet's own key-value metadata under ``ccxtbt`` (JSON): a bar that is missing from a complete
-span does not exist. A file is written beside the folder and renamed over its predecessor, so that whoever reads, and
-whatever kills the writer, rows and spans are those of one moment. Writers take turns by a lock of the operating system,
-which a process that dies gives back; readers need none. Nothing but Parquet lies in the folder: it can be read whole.
+``volume`` (float64), sorted by ``ts_ms``, each bar once; nothing of ours is needed to read it. Bars with more columns
+lie in a folder of their own, such as ``1m+trades+quote_volume``. What is complete stands in the same file, in Parquet's
+own key-value metadata under ``ccxtbt`` (JSON): a bar that is missing from a complete span does not exist. A file is
+written beside the folder and renamed over its predecessor, so that whoever reads, and whatever kills the writer, rows
+and spans are those of one moment. Writers take turns by a lock of the operating system, which a process that dies gives
+back; readers need none. Nothing but Parquet lies in the folder: it can be read whole.
 """
 
 from __future__ import annotations
