@@ -14,7 +14,7 @@ if missing := [
 
 from ccxtbt.bracketorders import BracketOrder, BracketOrderManager, BracketState
 from ccxtbt.ccxtbroker import CCXTBroker
-from ccxtbt.ccxtfeed import CCXTFeed
+from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithFunding, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.compat.ratelimiter import RateLimiter
@@ -30,6 +30,8 @@ __all__ = [
     "BracketState",
     "CCXTBroker",
     "CCXTFeed",
+    "CCXTFeedWithFunding",
+    "CCXTFeedWithVolumes",
     "CCXTOrder",
     "CCXTStore",
     "CCXTWebSocket",

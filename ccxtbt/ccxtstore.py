@@ -192,8 +192,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         Largest position in one market, in base, if all open orders of its side were filled. Exits of brackets are sent
         whatever the limits: they make positions smaller.
     archive : bool or path
-        Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
-        cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
+        Keep the bars of this store's feeds on disk, and ask only for what is missing there: True in the user's cache
+        folder, or under a path. Needs the extra ``ccxtbt[archive]``.
 
     Attributes
     ----------

@@ -12,8 +12,9 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.mailbox import Mailbox
 from ccxtbt.market import timeframes
+from ccxtbt.market.flow import State
 from ccxtbt.market.handover import Bar, Origin
-from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.market.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

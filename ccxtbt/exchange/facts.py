@@ -7,7 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from ccxtbt.errors import NotOfferedError
+
+# What a feed may have beside prices and volume: the number of trades, the volume in quote currency, and that part of
+# the volume (in base currency) in which the buyer was the taker.
+EXTRA_LINES = ("trades", "quote_volume", "taker_buy_volume")
+
+
+class Extra(NamedTuple):
+    """Extra values of bars that are wanted, and where they lie.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of `EXTRA_LINES`.
+    fields : tuple of int or str
+        Places of time, open, high, low, close and volume in rows that have the extra values.
+    places : tuple of int or str
+        Those of the extra values, in the order of `names`.
+    streamed : bool
+        The frames that close a bar carry all of `EXTRA_LINES`; else REST is asked for each bar.
+    """
+
+    names: tuple[str, ...]
+    fields: tuple[int | str, ...]
+    places: tuple[int | str, ...]
+    streamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """One way in which an exchange writes bars, and the extra values in them.
+
+    Attributes
+    ----------
+    kinds : tuple of str
+        Markets whose bars are written so: 'spot', 'linear', 'inverse'.
+    fields : tuple of int or str
+        Index (rows are lists) or key (dicts) of time, open, high, low, close and volume in a row of REST. Rows in
+        which these are found elsewhere are written in another way, and no extra value is read from them.
+    places : mapping of str to int or str
+        One of `EXTRA_LINES` to its index or key.
+    streamed : bool
+        As in `Extra`.
+    """
+
+    kinds: tuple[str, ...]
+    fields: tuple[int | str, ...]
+    places: Mapping[str, int | str]
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +116,8 @@ class Facts:
         ccxt's session opens 100 at most, and the rest is for live data and orders.
     trades_from_param : str
         Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
+    trade_ids : tuple of str
+        Names, in a trade of REST that stands for several, of the numbers of the first and the last of them.
     streams_per_request : int
         Most subscriptions in one subscribe message.
     streams_per_socket : int
@@ -109,6 +161,8 @@ class Facts:
         market, which takes ``symbol`` and ``countdownTime`` in ms.
     startup_options : mapping
         ccxt `options` that spare start-up calls a strategy does not need.
+    extras : tuple of Extras
+        What bars tell beside prices and volume.
     """
 
     rest_windows: tuple[tuple[int, int], ...] = ()
@@ -126,6 +180,7 @@ class Facts:
     page_limit: int = 0
     history_requests: int = 25
     trades_from_param: str = ""
+    trade_ids: tuple[str, str] | tuple[()] = ()
     streams_per_request: int = 20
     streams_per_socket: int = 100
     connects_per_s: float = 2.0
@@ -145,9 +200,58 @@ class Facts:
     fee_coins: tuple[str, ...] = ()
     countdowns: Mapping[str, str] = field(default_factory=dict)
     startup_options: Mapping[str, Any] = field(default_factory=dict)
+    extras: tuple[Extras, ...] = ()
+
+    def find_extra(self, names: tuple[str, ...], exchange_id: str, market: Mapping[str, Any]) -> Extra | None:
+        """Return where the extra values of a market's bars lie; None if none are wanted.
+
+        Parameters
+        ----------
+        names : tuple of str
+            Those wanted, of `EXTRA_LINES`.
+        exchange_id : str
+            Whose facts these are.
+        market : mapping
+            ccxt's market.
+
+        Raises
+        ------
+        NotOfferedError
+            The exchange does not give all of them with the bars of such a market.
+        """
+        if not names:
+            return None
+        kind = "spot" if not market.get("contract") else "inverse" if market.get("inverse") else "linear"
+        for known in self.extras:
+            if kind in known.kinds:
+                break
+        else:
+            known = Extras((), (), {})
+        missing = [name for name in names if name not in known.places]
+        if missing:
+            given = ", ".join(known.places) or "prices and volume alone"
+            raise NotOfferedError(
+                f"{exchange_id} gives no {', '.join(missing)} with the bars of {market['symbol']}, but {given}: leave "
+                f"{'that line' if len(missing) == 1 else 'those lines'} out."
+            )
+        return Extra(names, known.fields, tuple(known.places[name] for name in names), known.streamed)
 
 
 DEFAULT = Facts()
+
+# Places in rows of bars. binance: developers.binance.com, "Kline/Candlestick Data" of spot, USD-M (the same) and
+# COIN-M, where the volumes in base currency lie behind those in contracts; "Kline/Candlestick Streams": n, q, V. bybit:
+# bybit-exchange.github.io, v5, "Get Kline": turnover, in quote currency where the contract is not inverse. okx:
+# www.okx.com/docs-v5, "Get candlesticks": volCcyQuote; the volume that ccxt takes lies elsewhere for contracts. kraken:
+# docs.kraken.com, "Get OHLC Data": count. gate: www.gate.com/docs, "Market candlesticks" of spot. kucoin:
+# www.kucoin.com/docs-new, "Get Klines" of spot: turnover. htx: www.htx.com/en-us/opend, "Get Klines" of spot: vol and
+# count. hyperliquid: hyperliquid.gitbook.io, "Candle snapshot": n.
+_IN_ORDER = (0, 1, 2, 3, 4, 5)
+_LETTERS = ("t", "o", "h", "l", "c", "v")
+_OF_BINANCE = (
+    Extras(("spot", "linear"), _IN_ORDER, {"trades": 8, "quote_volume": 7, "taker_buy_volume": 9}, streamed=True),
+    Extras(("inverse",), (0, 1, 2, 3, 4, 7), {"trades": 8, "taker_buy_volume": 10}),
+)
 
 # REST gives Binance's aggregate trades from an id on; single trades have other numbers there, so that what the stream
 # missed could not be told from what it showed.
@@ -178,6 +282,7 @@ _BINANCE = Facts(
     socket_messages=(4, 1_000),
     page_limit=1_000,
     trades_from_param="fromId",
+    trade_ids=("f", "l"),
     streams_per_request=200,
     # Of the 1,024 one is taken by the name that ccxt puts at the end of the address.
     streams_per_socket=1_000,
@@ -186,6 +291,7 @@ _BINANCE = Facts(
     # "Commission FAQ": paid in BNB, with a discount, where the account is set so.
     fee_coins=("BNB",),
     startup_options=_BINANCE_STARTUP,
+    extras=_OF_BINANCE,
 )
 
 # developers.binance.com, "USDS-Margined Futures": General Info and its exchangeInfo (2,400 weight a minute, 300 orders
@@ -230,16 +336,35 @@ TABLE: Mapping[str, Facts] = {
             "1w": "1Wutc",
             "1M": "1Mutc",
             "3M": "3Mutc",
-        }
+        },
+        extras=(
+            Extras(("spot",), _IN_ORDER, {"quote_volume": 7}),
+            Extras(("linear", "inverse"), (0, 1, 2, 3, 4, 6), {"quote_volume": 7}),
+        ),
     ),
-    "bybit": Facts(remaining_header="x-bapi-limit-status", reset_header="x-bapi-limit-reset-timestamp"),
+    "bybit": Facts(
+        remaining_header="x-bapi-limit-status",
+        reset_header="x-bapi-limit-reset-timestamp",
+        extras=(Extras(("spot", "linear"), _IN_ORDER, {"quote_volume": 6}),),
+    ),
     "kucoin": Facts(
         remaining_header="gw-ratelimit-remaining",
         reset_header="gw-ratelimit-reset",
         reset_counts_down=True,
         # "Trading fee discount": paid in KCS where the account is set so.
         fee_coins=("KCS",),
+        extras=(Extras(("spot",), (0, 1, 3, 4, 2, 5), {"quote_volume": 6}),),
     ),
+    "kraken": Facts(extras=(Extras(("spot",), (0, 1, 2, 3, 4, 6), {"trades": 7}),)),
+    "gate": Facts(extras=(Extras(("spot",), (0, 5, 3, 4, 2, 6), {"quote_volume": 1}),)),
+    "htx": Facts(
+        extras=(
+            Extras(
+                ("spot",), ("id", "open", "high", "low", "close", "amount"), {"trades": "count", "quote_volume": "vol"}
+            ),
+        )
+    ),
+    "hyperliquid": Facts(extras=(Extras(("spot", "linear"), _LETTERS, {"trades": "n"}),)),
 }
 
 
