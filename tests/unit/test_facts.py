@@ -8,7 +8,7 @@ import ccxt.pro
 import pytest
 
 from ccxtbt.exchange.budgets import Budget
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 
 FAMILY = {
     "binance": "https://api.binance.com/api/v3/exchangeInfo",

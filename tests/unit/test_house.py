@@ -26,7 +26,7 @@ FRONTS = {
     "forming",
 }
 TOP = {"cli", "demo", "__main__"}
-GROUND = {"errors", "market.timeframes", "exchange.facts"}
+GROUND = {"errors", "market.timeframes", "exchange.facts", "exchange.exchanges"}
 # room -> the rooms it may import, besides itself and the ground
 ALLOWED = {
     "ground": set(),
