@@ -161,6 +161,17 @@ def _ccxt_class(module: Any, exchange_id: str) -> Any:
     return getattr(module, exchange_id)
 
 
+def class_of(exchange_id: str) -> Any:
+    """Return ccxt's class for the I/O thread: with WebSocket where there is one.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    return _ccxt_class(ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support, exchange_id)
+
+
 def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     """Return a ccxt exchange for the I/O thread: REST, and WebSocket where ccxt has it.
 
@@ -169,8 +180,7 @@ def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     ConfigError
         ccxt knows no such exchange.
     """
-    module = ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support
-    base = _ccxt_class(module, exchange_id)
+    base = class_of(exchange_id)
     return type(base.__name__, (AsyncMixin, ColumnsMixin, base), {"ccxtbt_hooks": hooks})(config)
 
 
