@@ -18,9 +18,11 @@ from ccxtbt.trading.rules import TICK_SIZE
 # Enough for any class to sign with; no exchange has given them.
 KEYS = {
     "apiKey": "key",
-    "secret": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",
+    # 32 bytes in base58, which is base64 too.
+    "secret": "4NwnA4HWZurKyXWNowJwYmb9CwX4gBKzwQKov1ExMf8M",
     "password": "password",
     "uid": "1",
+    "accountId": "1",
     "walletAddress": "0x" + "1" * 40,
     "privateKey": "0x" + "2" * 64,
 }
@@ -96,6 +98,8 @@ def market_of(exchange: Any, kind: str = "spot") -> dict[str, Any]:
         "taker": 0.001,
         "precision": steps,
         "limits": {"amount": {"min": 1e-6}, "price": {}, "cost": {}},
+        "priceScale": 8,
+        "valueScale": 8,
         "info": {"orderTypes": ["LIMIT", "MARKET"]},
     }
 

@@ -231,6 +231,21 @@ NO_CLIENT_IDS = frozenset(
 )  # fmt: skip
 
 
+# How the bars of answers that ccxt's sources quote are read: by the decoder once it has learnt their layout, or row by
+# row by ccxt, which fills gaps in them, aligns their times, or computes what they hold. Others show it when they are
+# first fetched.
+BARS_FAST = frozenset(
+    {
+        "alpaca", "bigone", "binance", "bingx", "bitbank", "bitfinex", "bitso", "bitstamp", "bitteam", "bittrade",
+        "bitvavo", "btcmarkets", "btse", "bullish", "bybit", "bydfi", "cex", "coinbase", "cryptocom", "deepcoin",
+        "deribit", "foxbit", "grvt", "hashkey", "hibachi", "hitbtc", "hollaex", "htx", "indodax", "kraken",
+        "krakenfutures", "kucoin", "lbank", "lighter", "luno", "modetrade", "mudrex", "nado", "ndax", "okx", "phemex",
+        "poloniex", "polymarket", "revolutx", "tokocrypto", "upbit", "woo", "xt",
+    }
+)  # fmt: skip
+BARS_BY_CCXT = frozenset({"bitopro", "btcturk", "coinbaseinternational", "onetrading"})
+
+
 def facts_of(exchange_id: str, override: Facts | None = None) -> Facts:
     """Return the facts of an exchange: the user's own, else the table's, else the default."""
     if override is not None:
