@@ -153,6 +153,11 @@ def exchange_ids() -> list[str]:
     return list(ccxt.exchanges)
 
 
+def ccxt_version() -> str:
+    """Return the version of ccxt that runs."""
+    return str(ccxt.__version__)
+
+
 def _ccxt_class(module: Any, exchange_id: str) -> Any:
     if exchange_id not in ccxt.exchanges:
         near = [name for name in ccxt.exchanges if name.startswith(exchange_id[:3])]

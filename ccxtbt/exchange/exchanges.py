@@ -231,6 +231,9 @@ NO_CLIENT_IDS = frozenset(
 )  # fmt: skip
 
 
+# Types of markets whose orders ccxt sends under a word for the id that the exchange does not have.
+UNNAMED = {"htx": ("swap", "future")}
+
 # How the bars of answers that ccxt's sources quote are read: by the decoder once it has learnt their layout, or row by
 # row by ccxt, which fills gaps in them, aligns their times, or computes what they hold. Others show it when they are
 # first fetched.

@@ -20,14 +20,12 @@ from ccxtbt.errors import OutcomeUnknownError
 from ccxtbt.exchange import private
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
-from ccxtbt.exchange.exchanges import TABLE, facts_of
+from ccxtbt.exchange.exchanges import TABLE, UNNAMED, facts_of
 from ccxtbt.exchange.private import Private
 from ccxtbt.trading.ids import ClientIds
 from serving import KEYS, OPTIONS, Asked, exchange_at, market_of, serving
 
 TABLED = [(name, kind) for name in TABLE for kind in ("spot", "swap") if getattr(ccxt, name)().has.get(kind)]
-# ccxt passes the id on in a word that is none there: no look-up is to trust it, which `client_id_lookup` says.
-NAMELESS = {("htx", "swap")}
 # Exchanges whose own word for it is ccxt's; HTX's is so where it is asked for an order.
 SAME_WORD = {"bitvavo", "hashkey", "htx", "woo"}
 
@@ -61,7 +59,7 @@ def test_orders_carry_their_client_id_and_are_asked_for_by_it() -> None:
         exchange = exchange_at(name, address + path, kind)
         symbol = market_of(exchange, kind)["symbol"]
         try:
-            if (name, kind) not in NAMELESS:
+            if kind not in UNNAMED.get(name, ()):
                 order = exchange.create_order(symbol, "limit", "buy", 1.0, 100.0, params)
                 await carries(order, path, client_id, word)
             if kind in facts.client_id_lookup:
