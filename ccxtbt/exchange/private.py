@@ -196,7 +196,7 @@ class Private:
         """
         if not order_id and not self._looks_up(symbol):
             order_id = await self._own_id(client_id, symbol)
-        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        params = self._named(order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
                 return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
@@ -208,8 +208,8 @@ class Private:
     async def find(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any] | None:
         """Return the order as the exchange knows it; None where it says that there is no such order.
 
-        An order whose id is not known is looked for by its client id; see `Facts.client_id_lookup` for what None then
-        means.
+        An order whose id is not known is looked for by its client id: see `Facts.client_id_lookup` for what None means
+        then.
 
         Raises
         ------
@@ -220,7 +220,7 @@ class Private:
         """
         if not order_id and not self._looks_up(symbol):
             return await self._search(client_id, symbol)
-        params = {} if order_id else {self._connection.facts.client_id_param: client_id}
+        params = self._named(order_id, client_id)
         try:
             return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
         except ccxt.OrderNotFound:
@@ -228,47 +228,6 @@ class Private:
         except Exception as error:
             await self._keep_in_step(error)
             raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
-
-    def _looks_up(self, symbol: str) -> bool:
-        """Whether ccxt can ask for an order of this market by its client id."""
-        return self._connection.rest.market(symbol)["type"] in self._connection.facts.client_id_lookup
-
-    async def _own_id(self, client_id: str, symbol: str) -> str:
-        """Return the exchange's own id of an order, where ccxt can cancel by no other."""
-        try:
-            found = await self._search(client_id, symbol)
-        except TryLaterError as error:
-            raise OutcomeUnknownError(f"Order {client_id} could not be found to be cancelled: {error}") from error
-        if found is None:
-            raise OutcomeUnknownError(f"Order {client_id} is in no list of the exchange to be cancelled.")
-        return str(found["id"])
-
-    async def _search(self, client_id: str, symbol: str) -> dict[str, Any] | None:
-        """Return the order that bears a client id from the lists of the exchange; None where it is in none of them."""
-        if not self._connection.facts.client_id_param:
-            raise OutcomeUnknownError(
-                f"Order {client_id} cannot be looked up: {self._connection.account.exchange_id} takes no client ids "
-                "and its own id is not known. Look at the account: the order may be there, and is not sent again."
-            )
-        rest = self._connection.rest
-        lists = {
-            "fetchOpenOrders": rest.fetch_open_orders,
-            "fetchClosedOrders": rest.fetch_closed_orders,
-            "fetchCanceledOrders": rest.fetch_canceled_orders,
-        }
-        try:
-            for name, ask in lists.items():
-                if not rest.has.get(name):
-                    continue
-                with suppress(ccxt.NotSupported):
-                    for order in await ask(symbol):
-                        # Not all of ccxt's parsers read it.
-                        if client_id in (order.get("clientOrderId"), *(order.get("info") or {}).values()):
-                            return dict(order)
-        except Exception as error:
-            await self._keep_in_step(error)
-            raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
-        return None
 
     async def open_orders(self) -> list[dict[str, Any]]:
         """Return the account's open orders as ccxt parses them."""
@@ -315,6 +274,53 @@ class Private:
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
+
+    def _looks_up(self, symbol: str) -> bool:
+        """Whether ccxt can ask for an order of this market by its client id."""
+        return self._connection.rest.market(symbol)["type"] in self._connection.facts.client_id_lookup
+
+    async def _own_id(self, client_id: str, symbol: str) -> str:
+        """Return the exchange's own id of an order, where ccxt can cancel by no other."""
+        try:
+            found = await self._search(client_id, symbol)
+        except TryLaterError as error:
+            raise OutcomeUnknownError(f"Order {client_id} could not be found to be cancelled: {error}") from error
+        if found is None:
+            raise OutcomeUnknownError(f"Order {client_id} is in no list of the exchange to be cancelled.")
+        return str(found["id"])
+
+    async def _search(self, client_id: str, symbol: str) -> dict[str, Any] | None:
+        """Return the order that bears a client id from the lists of the exchange; None where it is in none of them."""
+        self._named(None, client_id)
+        rest = self._connection.rest
+        lists = {
+            "fetchOpenOrders": rest.fetch_open_orders,
+            "fetchClosedOrders": rest.fetch_closed_orders,
+            "fetchCanceledOrders": rest.fetch_canceled_orders,
+        }
+        try:
+            for name, ask in lists.items():
+                if not rest.has.get(name):
+                    continue
+                with suppress(ccxt.NotSupported):
+                    for order in await ask(symbol):
+                        # Not all of ccxt's parsers read it.
+                        if client_id in (order.get("clientOrderId"), *(order.get("info") or {}).values()):
+                            return dict(order)
+        except Exception as error:
+            await self._keep_in_step(error)
+            raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
+        return None
+
+    def _named(self, order_id: str | None, client_id: str) -> dict[str, str]:
+        """Return the parameters that name an order beside its id."""
+        param, exchange = self._connection.facts.client_id_param, self._connection.account.exchange_id
+        if not order_id and not param:
+            raise OutcomeUnknownError(
+                f"Order {client_id} cannot be looked up: {exchange} takes no client ids and its own id is not known. "
+                "Look at the account: the order may be there, and is not sent again."
+            )
+        return {} if order_id else {param: client_id}
 
     def refused(self, error: Exception) -> None:
         """A subscription is not taken, and ccxt tells nobody."""

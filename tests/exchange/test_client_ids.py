@@ -63,7 +63,10 @@ def test_orders_carry_their_client_id_and_are_asked_for_by_it() -> None:
                 order = exchange.create_order(symbol, "limit", "buy", 1.0, 100.0, params)
                 await carries(order, path, client_id, word)
             if kind in facts.client_id_lookup:
-                await carries(exchange.fetch_order(None, symbol, params), path, client_id, word)
+                connection = Connection(Account(name), Clock())
+                connection.rest = exchange
+                desk = Private(connection, None)  # type: ignore[arg-type]  # no stream is followed
+                await carries(desk.find(None, client_id, symbol), path, client_id, word)
         finally:
             await exchange.close()
 
