@@ -15,6 +15,8 @@ from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.exchanges import NO_CLIENT_IDS, TABLE, facts_of
 from ccxtbt.exchange.offers import KINDS, offer_of
 from ccxtbt.market.timeframes import parse, to_backtrader
+from ccxtbt.trading.orders import waits_here
+from ccxtbt.trading.rules import TICK_SIZE, rules_of
 
 T, Order = bt.TimeFrame, bt.Order
 SENT = (Order.Market, Order.Close, Order.Limit, Order.Stop, Order.StopLimit, Order.StopTrail, Order.StopTrailLimit)
@@ -109,6 +111,22 @@ def test_the_most_used_exchanges_have_facts_of_their_own() -> None:
 def test_order_types(name: str, kind: str, bt_type: int, sent: str, native: bool) -> None:
     assert ExchangeConfig.get_order_type(name, bt_type, kind) == sent
     assert ExchangeConfig.supports_order_type(name, bt_type, kind) is native
+
+
+@pytest.mark.parametrize("name", MOST_USED)
+def test_what_it_says_of_stops_is_what_a_live_run_does(name: str) -> None:
+    offer = offer_of(name)
+    data = bt.feeds.DataBase()
+    for kind in offer.kinds:
+        rules = rules_of({"symbol": name}, TICK_SIZE, offer.features(kind, "createOrder"))
+        for bt_type in (Order.Stop, Order.StopLimit, Order.StopTrail, Order.StopTrailLimit):
+            waits = []
+            for trail in ({"trailamount": 1.0}, {"trailpercent": 0.01}):
+                order = bt.SellOrder(
+                    data=data, size=1.0, price=9.0, pricelimit=9.0, exectype=bt_type, simulated=True, **trail
+                )
+                waits.append(waits_here(order, rules, {}, offer.facts.trailing_params))
+            assert ExchangeConfig.supports_order_type(name, bt_type, kind) is not all(waits)
 
 
 def test_timeframes_in_backtraders_words() -> None:
