@@ -69,8 +69,9 @@ word for it.
 LIMITS = """\
 ## Limits that are known
 
-From the exchanges' documentation, which `ccxtbt/exchange/exchanges.py` names for each figure. Of all others, and of
-what is missing here, ccxt's costs and `rateLimit` are kept.
+From the exchanges' documentation, which `ccxtbt/exchange/exchanges.py` names for each figure. Where nobody tells a
+limit of requests, ccxt's costs and `rateLimit` are kept; 100 streams on a connection, 20 in a request and 4 messages a
+second are what is taken for granted of any exchange.
 
 """
 
