@@ -161,6 +161,8 @@ class Private:
         OrderRefusedError
             They are not at the exchange and will not be; `FundsError` for lack of funds, `TriggerPassedError` for a
             stop that is due already.
+        OutcomeUnknownError
+            An answer was lost, and the exchange cannot be asked by client ids.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
@@ -220,7 +222,10 @@ class Private:
         OutcomeUnknownError
             It may or may not be cancelled: look at the order.
         """
-        rest, params = self._connection.rest, self._named(order_id, client_id)
+        rest = self._connection.rest
+        if not order_id and not list_id and not self._looks_up(symbol):
+            order_id = await self._own_id(client_id, symbol)
+        params = self._named(order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
                 if self._lists is not None and list_id:
@@ -236,6 +241,9 @@ class Private:
     async def find(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any] | None:
         """Return the order as the exchange knows it; None where it says that there is no such order.
 
+        An order whose id is not known is looked for by its client id: see `Facts.client_id_lookup` for what None means
+        then.
+
         Raises
         ------
         TryLaterError
@@ -243,6 +251,8 @@ class Private:
         OutcomeUnknownError
             It has no client ids, and the order's own is not known.
         """
+        if not order_id and not self._looks_up(symbol):
+            return await self._search(client_id, symbol)
         params = self._named(order_id, client_id)
         try:
             return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
@@ -297,6 +307,43 @@ class Private:
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
+
+    def _looks_up(self, symbol: str) -> bool:
+        """Whether ccxt can ask for an order of this market by its client id."""
+        return self._connection.rest.market(symbol)["type"] in self._connection.facts.client_id_lookup
+
+    async def _own_id(self, client_id: str, symbol: str) -> str:
+        """Return the exchange's own id of an order, where ccxt can cancel by no other."""
+        try:
+            found = await self._search(client_id, symbol)
+        except TryLaterError as error:
+            raise OutcomeUnknownError(f"Order {client_id} could not be found to be cancelled: {error}") from error
+        if found is None:
+            raise OutcomeUnknownError(f"Order {client_id} is in no list of the exchange to be cancelled.")
+        return str(found["id"])
+
+    async def _search(self, client_id: str, symbol: str) -> dict[str, Any] | None:
+        """Return the order that bears a client id from the lists of the exchange; None where it is in none of them."""
+        self._named(None, client_id)
+        rest = self._connection.rest
+        lists = {
+            "fetchOpenOrders": rest.fetch_open_orders,
+            "fetchClosedOrders": rest.fetch_closed_orders,
+            "fetchCanceledOrders": rest.fetch_canceled_orders,
+        }
+        try:
+            for name, ask in lists.items():
+                if not rest.has.get(name):
+                    continue
+                with suppress(ccxt.NotSupported):
+                    for order in await ask(symbol):
+                        # Not all of ccxt's parsers read it.
+                        if client_id in (order.get("clientOrderId"), *(order.get("info") or {}).values()):
+                            return dict(order)
+        except Exception as error:
+            await self._keep_in_step(error)
+            raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
+        return None
 
     def _named(self, order_id: str | None, client_id: str) -> dict[str, str]:
         """Return the parameters that name an order beside its id."""
@@ -382,6 +429,12 @@ class Private:
                 if order is not None:
                     return order
                 absent = absent + 1 if clock.now_ms() > sent_ms + VALIDITY_MS else 0
+                if absent >= LOOK_UPS and not self._looks_up(symbol):
+                    raise OutcomeUnknownError(
+                        f"Order {client_id} is in doubt: its answer was lost, and {LOOK_UPS} look-ups have not found "
+                        f"it among {self._connection.account.exchange_id}'s open and latest orders, which does not "
+                        "prove that it never arrived. Look at the account: it is not sent again."
+                    )
                 if absent >= LOOK_UPS:
                     raise OrderRefusedError(
                         f"Order {client_id} never arrived: its answer was lost and, {VALIDITY_MS / 1000:g} s later, "

@@ -6,7 +6,7 @@ from decimal import Decimal
 import backtrader as bt
 import pytest
 
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 from planned import SECONDS, Plan, assert_books_agree, statuses, trade
 from simulated import BTC, ETH
 from watching import ago, run, store_of
