@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import backtrader as bt
 
 from ccxtbt.ccxtorder import CCXTOrder, exectype_of
+from ccxtbt.trading.journal import Intent
 from ccxtbt.trading.orders import TRAILING
 from ccxtbt.trading.past import MASKED
 from ccxtbt.trading.sizes import Size, resize
@@ -18,6 +19,10 @@ from ccxtbt.trading.states import OrderState
 def _plain(number: Any) -> float | None:
     """Return a number as JSON has it; a strategy's may be numpy's."""
     return None if number is None else float(number)
+
+
+# What a journal of an earlier release does not tell.
+_UNTOLD = {"pclose": None, "quote_size": None, "owner": 0, "made_ms": 0}
 
 
 @dataclass(slots=True)
@@ -93,6 +98,7 @@ class Member:
         lot : Decimal
             Step of its size.
         """
+        asked = {**_UNTOLD, **asked}
         named: dict[str, Any] = {
             "data": data,
             "size": abs(asked["size"]),
@@ -166,13 +172,27 @@ class Leg:
         How it stands.
     number : int
         Which of the order's legs it is; 0 where there is only one.
+    at_once : bool
+        It trades when it arrives, and never rests.
+    list_id : str
+        Our id of the list that it is in at the exchange; '' where it is alone.
     """
 
     member: Member
     state: OrderState
     number: int = 0
+    at_once: bool = False
+    list_id: str = ""
 
     @property
     def order(self) -> Any:
         """Backtrader's order."""
         return self.member.order
+
+
+@dataclass(slots=True)
+class Listing:
+    """A list on its way: our id of it, and the orders that are in it so far."""
+
+    list_id: str
+    orders: list[Intent] = field(default_factory=list)

@@ -19,12 +19,15 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
-from ccxtbt.legs import Leg, Member, asked_of
+from ccxtbt.exchange.orderlists import FORMS
+from ccxtbt.exchange.switch import Switch
+from ccxtbt.legs import Leg, Listing, Member, asked_of
 from ccxtbt.livebooks import LiveBooks
 from ccxtbt.restored import Restorer
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.audit import Apart
-from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
+from ccxtbt.trading.books import Book
+from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.courier import Courier, Down, Held, News, Open, Prices, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
@@ -33,7 +36,7 @@ from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.past import Key, Past
 from ccxtbt.trading.reconcile import Answers, Foreign, is_foreign
-from ccxtbt.trading.reports import Fact, FillFact, OrderFact
+from ccxtbt.trading.reports import Fact, FillFact, OrderFact, Refused
 from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
@@ -62,6 +65,9 @@ POLL_S = 10.0
 HINT_S = 0.5
 # How often they are looked up where no stream is listened to.
 POLL_ALONE_S = 3.0
+
+# The same while a run ends.
+STOPPING_POLL_S = 1.0
 
 # How old a balance, or the price of a currency without a feed, may get.
 BALANCE_TTL_S = 60.0
@@ -106,6 +112,13 @@ class LiveDesk(LiveBooks):
         What to do about open orders of the account that are not ours.
     reconcile_s : float
         How often they are looked for.
+    cancel_after_s : float or None
+        Have the exchange cancel all open orders when it has not heard from this run for so many seconds.
+
+    Attributes
+    ----------
+    closed : str
+        Why no new order is taken from strategies; '' while they are.
     """
 
     def __init__(
@@ -123,6 +136,7 @@ class LiveDesk(LiveBooks):
         seeded: bool = False,
         foreign: Foreign = Foreign.IGNORE,
         reconcile_s: float = RECONCILE_S,
+        cancel_after_s: float | None = None,
     ) -> None:
         store.start()
         self._balance_ttl_s = balance_ttl_s
@@ -137,6 +151,8 @@ class LiveDesk(LiveBooks):
         self._order_types = order_types
         self._flatten_excess = flatten_excess
         self._poll_s = poll_s
+        self.closed = ""
+        self._switch = None if cancel_after_s is None else Switch(store.connection, cancel_after_s)
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
             (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
@@ -148,6 +164,8 @@ class LiveDesk(LiveBooks):
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
         self._groups: dict[int, Group] = {}
+        # Brackets whose entry has grown in this pass of cerebro.
+        self._grown: set[Bracket] = set()
         # What orders that exclude each other have traded too much, until they have all ended.
         self._excess: dict[Bracket | Group, Decimal] = {}
         self._armed: dict[int, Armed] = {}
@@ -185,6 +203,8 @@ class LiveDesk(LiveBooks):
             opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
         self.open_books(opened_ms)
+        if self._switch is not None and self._keyed:
+            self._switch.begin(list(self._by_symbol))
         priced = {*self._wanted, *(self._by_symbol if self._seeded else ())}
         if priced:
             self._prices |= self._courier.fetch_prices(priced).last
@@ -238,7 +258,7 @@ class LiveDesk(LiveBooks):
                 self._adopt(fact, fact.raw)
                 self._warn(f"{said}: it is adopted.")
             elif self._foreign is Foreign.HALT:
-                self.store.halted = f"order {fact.order_id} in {fact.symbol} is not ours"
+                self.store.refuse(f"order {fact.order_id} in {fact.symbol} is not ours")
                 self._warn(f"{said}: nothing is sent until store.resume() is called.")
             else:
                 self._warn(f"{said}: it is left alone.")
@@ -275,14 +295,16 @@ class LiveDesk(LiveBooks):
         self.receive(fact)
 
     def stop(self) -> None:
-        """End the run; orders that are open stay open at the exchange, and that is said."""
+        """End the run; money, value and positions can still be read."""
         self.store.desk = None
-        left = self._states.open()
-        if left:
-            logger.warning("The run ends with %d open orders at %s: %s", len(left), self.store.exchange_id, left)
+        if self._switch is not None:
+            self._switch.end()
 
     def next(self) -> None:
-        """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""
+        """Let brackets go on, show them and armed orders the price, end what is over, and look up what is due."""
+        while self._grown:
+            bracket = self._grown.pop()
+            self._act(bracket, bracket.plan())
         self._show_prices()
         if self._until:
             self._expire()
@@ -305,7 +327,7 @@ class LiveDesk(LiveBooks):
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
-            self._courier.cancel(client_id, self._legs[client_id].state.symbol)
+            self._ask_cancel(self._legs[client_id])
 
     def _keep_account(self, now_s: float) -> None:
         """Ask for balances and prices that have become old, and look at what the books do not explain."""
@@ -356,17 +378,34 @@ class LiveDesk(LiveBooks):
                 self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
         for ref, armed in list(self._armed.items()):
             market = self._market(armed.order.data)
-            before = armed.order.created.price
             if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
                 self._fire(ref)
-            elif armed.order.created.price != before:
-                self._note_trail(armed.order)
+            elif armed.since_num != armed.kept_num and self._journal is not None:
+                # Once a bar: prices come by the hundred.
+                armed.kept_num = armed.since_num
+                (run, known), created = self._key_of(armed.order), armed.order.created
+                since_ms = round((armed.since_num - 719_163) * 86_400_000)
+                self._journal.note(Trailed(known, created.price, created.pricelimit, since_ms, run))
 
-    def _note_trail(self, order: Any) -> None:
-        """Keep how far a stop has moved that is watched here."""
-        if self._journal is not None:
-            run, ref = self._key_of(order)
-            self._journal.note(Trailed(ref, order.created.price, order.created.pricelimit, run))
+    def _listen(self, data: Any) -> None:
+        """Have the prices between closes told, since something of this market is watched here."""
+        self.source(data).tell_price = self._hear_price
+
+    def _hear_price(self, feed: Any, price: float, at_ms: int) -> None:
+        """Show a market's last price to the orders that are watched here; with none of them hear no more."""
+        market, at_num = self._market(feed), 719_163 + at_ms / 86_400_000
+        heard = False
+        for bracket, member in list(self._members.values()):
+            if member.order.parent is None and self._market(member.order.data) == market:
+                heard = True
+                self._act(bracket, bracket.on_price(price, at_ms))
+        for ref, armed in list(self._armed.items()):
+            if self._market(armed.order.data) == market and ref in self._armed:
+                heard = True
+                if armed.touched(price, at_num):
+                    self._fire(ref)
+        if not heard:
+            feed.tell_price = None
 
     def _expire(self) -> None:
         """Cancel the orders whose validity is over."""
@@ -384,6 +423,84 @@ class LiveDesk(LiveBooks):
                     )
                 self.cancel(order)
 
+    # The end of a run
+
+    def hurry(self) -> None:
+        """Look up open orders at once, and soon again: nobody waits for long at the end of a run."""
+        self._poll_s = min(self._poll_s, STOPPING_POLL_S)
+        self._looked_s = time.monotonic() - self._poll_s
+
+    def at_rest(self) -> bool:
+        """Whether the exchange has answered to all that was sent, and nothing trades or misses a fill at the moment."""
+        waiting = self._states.open()
+        return not (self._cancelling or self._unsettled) and not any(
+            state.order_id is None or state.in_doubt or self._legs[state.client_id].at_once for state in waiting
+        )
+
+    def alive(self) -> list[Any]:
+        """Return the orders that have not ended: those at the exchange, those watched here, and those not sent yet."""
+        unsent = [member.order for members in self._untransmitted.values() for member in members]
+        here = [armed.order for armed in self._armed.values()] + [member.order for _, member in self._members.values()]
+        there = [self._legs[state.client_id].order for state in self._states.open()]
+        known = {order.ref: order for order in (*unsent, *here, *there) if order.alive()}
+        return [known[ref] for ref in sorted(known)]
+
+    def entries(self) -> list[Any]:
+        """Return the orders that have not ended and may open or enlarge a position.
+
+        Not among them are the exits of brackets, what reduces only, and what trades against a position that is held.
+        """
+        return [order for order in self.alive() if not self._is_exit(order)]
+
+    def _is_exit(self, order: Any) -> bool:
+        bracket, member = self._members.get(order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(order.ref):
+            return True
+        leg, armed = self._last_leg.get(order.ref), self._armed.get(order.ref)
+        known = member or (armed and armed.member) or (leg and leg.member)
+        if known and known.params.get("reduceOnly"):
+            return True
+        held = self.getposition(order.data, clone=False).size
+        return bool(held) and order.isbuy() != (held > 0)
+
+    def held(self) -> list[str]:
+        """Return the positions that are held and the market would take, as text."""
+        return [f"{book.size} {book.base}" for _, book in self._closable()]
+
+    def _closable(self) -> list[tuple[Any, Book]]:
+        books = [(datas[0], self._books[symbol]) for symbol, datas in self._by_symbol.items() if symbol in self._books]
+        return [
+            (data, book)
+            for data, book in books
+            if abs(book.size) >= self.rules_of(data).least(Decimal(repr(data.close[0])) if len(data) else None)
+        ]
+
+    def flatten(self) -> None:
+        """Close each position at market, whatever the state of its data, the user's limits and `halt`."""
+        for data, book in self._closable():
+            legs = [leg.order for leg in self._last_leg.values() if self._market(leg.order.data) == self._market(data)]
+            owner, tradeid = (legs[-1].owner, legs[-1].tradeid) if legs else (self.cerebro.runningstrats[0], 0)
+            side = "sell" if book.size > 0 else "buy"
+            named: dict[str, Any] = {"owner": owner, "data": data, "tradeid": tradeid, "exectype": bt.Order.Market}
+            named["size"] = float(abs(book.size))
+            order = CCXTOrder(side=side, **named)
+            contract = self.store.connection.markets[self._symbol(data)].get("contract")
+            self._send(Member(order, {"reduceOnly": True} if contract else {}), freely=True, last=True)
+
+    def left_open(self) -> list[str]:
+        """Return what the run leaves behind: each order that has not ended, and where it is."""
+        there = {self._legs[state.client_id].order.ref: f"({state.client_id})" for state in self._states.open()}
+        there |= dict.fromkeys(self._untransmitted, "(never transmitted)")
+        return [
+            f"order {order.ref}, {order.ordtypename().lower()} {order.getordername()} "
+            + there.get(order.ref, "(watched here, and by nobody from now on)")
+            for order in self.alive()
+        ]
+
+    def say(self, text: str) -> None:
+        """Log something, and tell it to `notify_store`."""
+        self._warn(text)
+
     # Orders
 
     def take(self, order: Any, params: Mapping[str, Any], valid: Any = None, quote_size: Any = None) -> None:
@@ -400,6 +517,9 @@ class LiveDesk(LiveBooks):
         quote_size : float, str, Decimal or None
             Quote to spend, instead of the order's size.
         """
+        if self.closed:
+            self._refuse(order, self.closed)
+            return
         try:
             member = Member(order, params, quote_size, self._until_of(order, valid))
         except ConfigError as error:
@@ -495,15 +615,25 @@ class LiveDesk(LiveBooks):
 
     # Sending
 
-    def _send(self, member: Member, action: Send | None = None, *, due: bool = False, freely: bool = False) -> str:
+    def _send(
+        self,
+        member: Member,
+        action: Send | None = None,
+        *,
+        due: bool = False,
+        freely: bool = False,
+        last: bool = False,
+        listing: Listing | None = None,
+    ) -> str:
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
 
         `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
-        the state of its data and the user's limits.
+        the state of its data and the user's limits, and the `last` order of a run also when the store is halted. With
+        a `listing` it is put there, to be sent with the other of it.
         """
         order = member.order
         try:
-            if self.store.halted:
+            if self.store.halted and not last:
                 raise OrderRefusedError(f"The store is halted ({self.store.halted}): nothing is sent.")
             # An exit protects what is held: it goes out also when its data is not LIVE.
             free = freely or due or action is not None
@@ -511,16 +641,18 @@ class LiveDesk(LiveBooks):
                 self._check(order)
             rules, facts = self.rules_of(order.data), self.store.connection.facts
             triggered = due or (action is not None and action.triggered)
-            waits = not triggered and waits_here(order, rules, self._order_types, facts.trailing_params)
+            # An exit is cancelled and sent anew, and a trailing stop of the exchange's would forget its best price.
+            trailing = facts.trailing_params if action is None else ()
+            waits = not triggered and waits_here(order, rules, self._order_types, trailing)
             number, client_id = (0, "") if waits else self._ids.next()
             request = request_of(
                 order,
                 rules,
                 client_id,
-                params=member.params if triggered or waits else {**self._expiry(member, rules), **member.params},
+                params=member.params if triggered or waits else self._params(member, rules, listing),
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
-                trailing_params=facts.trailing_params,
+                trailing_params=trailing,
                 size=None if action is None else action.size,
                 cost=member.quote_size,
                 triggered=triggered or waits,
@@ -541,32 +673,75 @@ class LiveDesk(LiveBooks):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
-        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due))
+        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due, listed=listing is not None))
         if order.ref not in self._until:
             self.watch_validity(member, rules)
         if waits:
             self._arm(member, action)
             return ""
         self._forget()
-        leg = Leg(member, state, 0 if action is None else action.leg)
+        at_market = triggered or order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        at_once, list_id = at_market and request.type == "market", "" if listing is None else listing.list_id
+        leg = Leg(member, state, 0 if action is None else action.leg, at_once, list_id)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
         self._tell(leg, leg.state.submit())
-        now_ms = self.store.connection.clock.now_ms()
-        run, ref = self._key_of(order)
-        asked = {} if self._journal is None else member.asked(now_ms, triggered=triggered)
-        self._courier.send(Intent(number, request, ref, leg.number, order.tradeid, now_ms, member.until_ms, asked, run))
+        intent = self._intent(number, request, leg, triggered=triggered)
+        (self._courier.send if listing is None else listing.orders.append)(intent)
         return ""
 
-    def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
+    def _intent(self, number: int, request: Request, leg: Leg, *, triggered: bool) -> Intent:
+        """Return what the journal keeps of an order before it is sent."""
+        member, order = leg.member, leg.order
+        now_ms, (run, ref) = self.store.connection.clock.now_ms(), self._key_of(order)
+        asked: dict[str, Any] = {}
+        if self._journal is not None:
+            asked = member.asked(now_ms, triggered=triggered, at_once=leg.at_once, list_id=leg.list_id)
+        return Intent(number, request, ref, leg.number, order.tradeid, now_ms, member.until_ms, asked, run)
+
+    def _params(self, member: Member, rules: Rules, listing: Listing | None) -> dict[str, Any]:
+        """Return what goes to the exchange beside an order's figures."""
+        listed = listing and {FORMS[self.store.connection.facts.order_lists].id_param: listing.list_id}
+        return {**self._expiry(member, rules), **(listed or {}), **member.params}
+
+    def _send_exit(self, bracket: Bracket, action: Send) -> list[Action]:
+        """Send an exit of a bracket alone; return what follows at once."""
+        refused = self._send(self._members[action.key][1], action)
+        if refused:
+            return bracket.apply(action.key, action.leg, Rejected(refused))
+        return bracket.apply(action.key, action.leg, Accepted()) if action.key in self._armed else []
+
+    def _send_list(self, bracket: Bracket, pair: Pair) -> list[Action]:
+        """Send both exits of a bracket as one list; return what follows if that cannot be."""
+        listing = Listing(self._ids.next()[1])
+        for action in (pair.stop, pair.limit):
+            refused = self._send(self._members[action.key][1], action, listing=listing)
+            if refused:
+                unsent = (pair.stop, pair.limit)[len(listing.orders) :]
+                told = [bracket.apply(each.key, each.leg, Rejected(refused)) for each in unsent]
+                for intent in listing.orders:
+                    self.receive(Refused(refused, intent.request.client_id))
+                return [action for actions in told for action in actions]
+        self._courier.send(*listing.orders)
+        return []
+
+    def _takes_lists(self, members: Sequence[Member], rules: Rules) -> bool:
+        """Whether the exchange can have both exits as one list: a stop and a limit as they are, no more."""
+        return rules.lists and all(
+            not (member.params or member.order.exectype in self._order_types or self._expiry(member, rules))
+            and not waits_here(member.order, rules, self._order_types, ())
+            for member in members
+        )
+
+    def _emulated(self, member: Member, rules: Rules, *, waits: bool, listed: bool = False) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
         bracket, _ = self._members.get(member.order.ref, (None, None))
-        if bracket is not None and bracket.is_exit(member.order.ref):
+        if bracket is not None and bracket.is_exit(member.order.ref) and not listed:
             said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
-            said.append("its trigger is watched here, on the closed bars of the run")
+            said.append("its trigger is watched here, by the last price")
         if member.until_ms is not None and not self._expiry(member, rules):
             said.append("its validity is watched here")
         if member.quote_size is not None and not rules.cost_orders:
@@ -599,6 +774,7 @@ class LiveDesk(LiveBooks):
         order = member.order
         now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
         self._armed[order.ref] = Armed(order, member, now_num, action)
+        self._listen(order.data)
         if order.ref not in self._members:
             self._link(member, order, "armed")
         if order.status < bt.Order.Submitted:
@@ -667,8 +843,8 @@ class LiveDesk(LiveBooks):
                 )
             rules = self.rules_of(order.data)
             amount = rules.amount(abs(order.created.size))
-            pair = self._pair(first, order, amount, rules)
             taken = known.member
+            pair = self._pair((taken, member), amount, rules)
         except CCXTBTError as error:
             self._refuse(order, str(error))
             return
@@ -686,21 +862,25 @@ class LiveDesk(LiveBooks):
         if refused:
             self._act(group, group.apply(order.ref, Rejected(refused)))
 
-    def _pair(self, first: Any, second: Any, amount: Decimal, rules: Rules) -> Bracket | None:
+    def _pair(self, members: tuple[Member, Member], amount: Decimal, rules: Rules) -> Bracket | None:
         """Return two sales of the same amount, a stop and a limit, as the exits of what is held; None if they are not.
 
-        At the exchange at once they would lock the amount twice, and could both be filled.
+        At the exchange at once they would lock the amount twice, and could both be filled. Two such buys exclude each
+        other in the same way where the exchange has order lists; elsewhere each is at the exchange.
         """
-        stops = [order.exectype in STOPS for order in (first, second)]
-        limits = [order.exectype == bt.Order.Limit for order in (first, second)]
-        same = self._market(first.data) == self._market(second.data)
-        if first.isbuy() or second.isbuy() or not same or first.ref in self._groups:
+        orders = [member.order for member in members]
+        first, second = orders
+        stops = [order.exectype in STOPS for order in orders]
+        limits = [order.exectype == bt.Order.Limit for order in orders]
+        same = self._market(first.data) == self._market(second.data) and first.isbuy() == second.isbuy()
+        lists = self._takes_lists(members, rules)
+        if (first.isbuy() and not lists) or not same or first.ref in self._groups:
             return None
         if sum(stops) != 1 or sum(limits) != 1 or rules.amount(abs(first.created.size)) != amount:
             return None
-        bracket = Bracket(
-            [self._exit(order, rules) for order in (first, second)], side="buy", lot=rules.lot, size=amount
-        )
+        side: Side = "sell" if first.isbuy() else "buy"
+        exits = [self._exit(order, rules) for order in orders]
+        bracket = Bracket(exits, side=side, lot=rules.lot, size=amount, lists=lists)
         if first.ref in self._armed:
             bracket.adopt(first.ref, amount, working=True)
         else:
@@ -711,10 +891,12 @@ class LiveDesk(LiveBooks):
     def _send_pair(self, bracket: Bracket, taken: Member, member: Member) -> None:
         """Let two exits of one holding take turns, of which the first is on its way already."""
         order = member.order
+        self._listen(order.data)
         for each in (taken, member):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
-            each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
+            rules = self.rules_of(order.data)
+            each.order.addinfo(emulated=self._emulated(each, rules, waits=False, listed=bracket.lists))
             self._link(each, taken.order, kind)
         order.addcomminfo(self.getcommissioninfo(order.data))
         order.submit(self)
@@ -728,11 +910,13 @@ class LiveDesk(LiveBooks):
             rules = self.rules_of(parent.order.data)
             exits = [self._exit(member.order, rules) for member in children]
             side: Side = "buy" if parent.order.isbuy() else "sell"
-            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref)
+            lists = len(exits) > 1 and self._takes_lists(children, rules)
+            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref, lists=lists)
         except CCXTBTError as error:
             for member in members:
                 self._refuse(member.order, str(error))
             return
+        self._listen(parent.order.data)
         for member in members:
             self._members[member.order.ref] = bracket, member
             kind = "stop" if member.order.exectype in STOPS else "limit"
@@ -740,7 +924,7 @@ class LiveDesk(LiveBooks):
         for member in children:
             if member.until_ms is not None:
                 self._until[member.order.ref] = member.until_ms, member.order
-            member.order.addinfo(emulated=self._emulated(member, rules, waits=False))
+            member.order.addinfo(emulated=self._emulated(member, rules, waits=False, listed=lists))
             member.order.addcomminfo(self.getcommissioninfo(member.order.data))
             member.order.submit(self)
             self._notify(member.order)
@@ -759,7 +943,7 @@ class LiveDesk(LiveBooks):
         if state.stray and state.client_id not in self._cancelling:
             self._warn(f"{state} was told to be refused, and the exchange works it: it is cancelled.")
             self._cancelling.add(state.client_id)
-            self._courier.cancel(state.client_id, state.symbol)
+            self._ask_cancel(self._legs[state.client_id])
         if state.needs_fills or state.needs_order or state.stray:
             if not self._unsettled:
                 # What is missing comes as a rule the next moment: it is not asked for at once.
@@ -775,8 +959,14 @@ class LiveDesk(LiveBooks):
         leg = self._last_leg.get(ref)
         if leg is None or leg.state.done:
             return
-        self._cancelling.add(leg.state.client_id)
-        self._courier.cancel(leg.state.client_id, leg.state.symbol)
+        # With one order of a list all of it goes, and each has to be heard of.
+        listed = self._states.open() if leg.list_id else [leg.state]
+        same = {state.client_id for state in listed if self._legs[state.client_id].list_id == leg.list_id}
+        self._cancelling |= same
+        self._ask_cancel(leg)
+
+    def _ask_cancel(self, leg: Leg) -> None:
+        self._courier.cancel(leg.state.client_id, leg.state.symbol, leg.list_id)
 
     def _act(self, bond: Bracket | Group, actions: Sequence[Action]) -> None:
         """Do what a bracket or a group says; what cannot be done is told to it, and what follows is done too."""
@@ -784,11 +974,9 @@ class LiveDesk(LiveBooks):
         while todo:
             action = todo.popleft()
             if isinstance(action, Send) and isinstance(bond, Bracket):
-                refused = self._send(self._members[action.key][1], action)
-                if refused:
-                    todo.extend(bond.apply(action.key, action.leg, Rejected(refused)))
-                elif action.key in self._armed:
-                    todo.extend(bond.apply(action.key, action.leg, Accepted()))
+                todo.extend(self._send_exit(bond, action))
+            elif isinstance(action, Pair) and isinstance(bond, Bracket):
+                todo.extend(self._send_list(bond, action))
             elif isinstance(action, Cancel):
                 self._cancel_leg(action.key)
             elif isinstance(action, End):
@@ -849,7 +1037,6 @@ class LiveDesk(LiveBooks):
         bracket, _ = self._members.get(order.ref, (None, None))
         # The exits of a bracket are told by it: one order to the strategy may be several at the exchange.
         is_exit = bracket is not None and bracket.is_exit(order.ref)
-        group = self._groups.get(order.ref)
         actions: list[Action] = []
         filled = False
         for transition in told:
@@ -866,19 +1053,28 @@ class LiveDesk(LiveBooks):
                 self._move(order, transition)
                 self._notify(order)
                 filled = False
-            if bracket is not None:
-                actions += bracket.apply(order.ref, leg.number, transition)
-            elif group is not None:
-                actions += group.apply(order.ref, transition)
+            actions += self._follow(leg, transition)
         if leg.state.done and not leg.state.stray:
             self._cancelling.discard(leg.state.client_id)
         if filled and not any(isinstance(action, End) and action.key == order.ref for action in actions):
             if order.alive():
                 order.partial()
             self._notify(order)
-        bond = bracket or group
+        bond = bracket or self._groups.get(order.ref)
         if bond is not None:
             self._act(bond, actions)
+
+    def _follow(self, leg: Leg, transition: Transition) -> list[Action]:
+        """Show a transition to the bracket or the group of its order, and return what is to be done."""
+        ref = leg.order.ref
+        if ref in self._members:
+            bracket, _ = self._members[ref]
+            if bracket.is_exit(ref) or not isinstance(transition, Fill | Amend):
+                return bracket.apply(ref, leg.number, transition)
+            # An entry's fills come in a row: its exits follow them once all that has arrived is counted.
+            self._grown.add(bracket)
+            return bracket.note(ref, leg.number, transition)
+        return self._groups[ref].apply(ref, transition) if ref in self._groups else []
 
     @staticmethod
     def _is_news(order: Any, transition: Transition, *, is_exit: bool) -> bool:

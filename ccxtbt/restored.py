@@ -150,14 +150,14 @@ class Restorer:
         desk = self._desk
         rules = desk._rules_named(past.symbol)
         datas = desk._by_symbol[past.symbol]
-        data = next((data for data in datas if data._name == past.asked["data"]), datas[0])
+        data = next((data for data in datas if data._name == past.asked.get("data")), datas[0])
         member = self._members[past.key] = Member.of(past.asked, data, rules.lot)
         order = member.order
         order.addcomminfo(desk.getcommissioninfo(data))
         desk.origins[order.ref] = past.key
         self._count(order, past.legs, rules)
         for past_leg in past.legs:
-            leg = Leg(member, past_leg.state(), past_leg.number)
+            leg = Leg(member, past_leg.state(), past_leg.number, past_leg.at_once, past_leg.list_id)
             desk._states.add(leg.state)
             desk._legs[past_leg.client_id] = desk._last_leg[order.ref] = leg
             desk._courier.know(past_leg.client_id, past_leg.order_id)
@@ -170,7 +170,7 @@ class Restorer:
         if past.open:
             desk.watch_validity(member, rules)
             self._unfinished.append(order)
-            desk.restored(order, past.asked["owner"])
+            desk.restored(order, member.owner or 0)
 
     @staticmethod
     def _status(past: PastOrder) -> Status:
@@ -214,7 +214,10 @@ class Restorer:
         order = member.order
         rules, facts = desk.rules_of(order.data), desk.store.connection.facts
         if waits_here(order, rules, desk._order_types, facts.trailing_params):
-            desk._armed[order.ref] = Armed(order, member, order.created.dt)
+            since_ms = past.asked.get("since_ms")
+            since_num = order.created.dt if since_ms is None else 719_163 + since_ms / 86_400_000
+            desk._armed[order.ref] = Armed(order, member, since_num)
+            desk._listen(order.data)
             return
         desk._end(order, Status.REJECTED, NEVER_LEFT)
         desk._notify(order)
@@ -233,18 +236,22 @@ class Restorer:
             return
         rules = desk._rules_named(members[0].symbol)
         made = [desk._exit(self._members[each.key].order, rules) for each in exits]
+        lists = len(exits) > 1 and desk._takes_lists([self._members[each.key] for each in exits], rules)
+        side: Side = "sell" if self._members[exits[0].key].order.isbuy() else "buy"
         if parent is None:
             size = rules.amount(abs(exits[0].asked["size"]))
-            bracket = Bracket(made, side="buy", lot=rules.lot, size=size)
+            bracket = Bracket(made, side=side, lot=rules.lot, size=size, lists=lists)
         else:
             entry = self._members[parent.key].order
-            side: Side = "buy" if entry.isbuy() else "sell"
-            bracket = Bracket(made, side=side, lot=rules.lot, base=rules.base, parent=entry.ref)
+            bracket = Bracket(made, side=side, lot=rules.lot, base=rules.base, parent=entry.ref, lists=lists)
+        desk._listen(self._members[exits[0].key].order.data)
         for each in members:
             member = self._members[each.key]
             desk._members[member.order.ref] = bracket, member
             if parent is not None and each is not parent:
                 member.order.p.parent = self._members[parent.key].order
+            if each is not parent:
+                member.order.addinfo(emulated=desk._emulated(member, rules, waits=False, listed=lists))
         bracket.recall({self._members[each.key].order.ref: _recalled(each) for each in members})
         self._bonds.append(bracket)
         if parent is not None and parent.open and not parent.legs:
@@ -289,6 +296,8 @@ def _recalled(past: PastOrder) -> Recalled:
         leg=last.number,
         left=EXACT.subtract(last.amount or Decimal(0), filled),
         triggered=last.triggered,
+        traded=bool(filled),
+        list_id=last.list_id,
         completed=last.status is Status.COMPLETED,
         ended=ended,
     )

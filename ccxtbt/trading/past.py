@@ -49,6 +49,10 @@ class PastLeg:
         What was counted.
     triggered : bool
         A stop, sent as what it becomes.
+    at_once : bool
+        It trades when it arrives, and never rests.
+    list_id : str
+        Our id of the list that it is in.
     """
 
     client_id: str
@@ -61,6 +65,8 @@ class PastLeg:
     status: Status
     told: tuple[Fill | Amend, ...] = ()
     triggered: bool = False
+    at_once: bool = False
+    list_id: str = ""
 
     @property
     def done(self) -> bool:
@@ -191,12 +197,15 @@ def read_past(db: sqlite3.Connection) -> Past:
     return Past(tuple(orders), _books(db))
 
 
-_INTENTS = "SELECT client_id, symbol, side, amount, by_cost, leg, made_ms, asked FROM intents"
+_INTENTS = (
+    "SELECT client_id, symbol, side, amount, by_cost, leg, made_ms, asked, type, price, params, until_ms, tradeid "
+    "FROM intents"
+)
 _FILLS = "SELECT id, trade_id, size, price, cost, fee_cost, fee_currency, ts_ms FROM fills"
 
 
 def _leg(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[PastLeg, Mapping[str, Any]]:
-    client_id, symbol, side, amount, by_cost, number, made_ms, asked = row
+    client_id, symbol, side, amount, by_cost, number, made_ms, asked, *request = row
     told = tuple(_counted(each[1:]) for each in db.execute(f"{_FILLS} WHERE client_id = ? ORDER BY id", (client_id,)))
     status, order_id = Status.SUBMITTED, None
     states = "SELECT status, order_id FROM states WHERE client_id = ? ORDER BY id"
@@ -205,12 +214,37 @@ def _leg(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[PastLeg, Mapping
         status = status if status in DONE else _STATUSES.get(said, status)
     if status not in DONE and any(isinstance(each, Fill) for each in told):
         status = Status.PARTIAL
-    kept = orjson.loads(asked)
+    kept = orjson.loads(asked) or _as_sent(symbol, side, amount, made_ms, *request)
     leg = PastLeg(
         client_id, order_id, symbol, side, None if by_cost else Decimal(amount), number, made_ms, status, told,
-        bool(kept.get("triggered")),
+        bool(kept.get("triggered")), bool(kept.get("at_once")), kept.get("list_id", ""),
     )  # fmt: skip
     return leg, kept
+
+
+def _as_sent(
+    symbol: str, side: str, amount: str, made_ms: int, kind: str, price: str | None, params: str, until_ms: Any,
+    tradeid: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a strategy ordered, where a journal of an earlier release tells only what was sent."""
+    trigger = orjson.loads(params).get("triggerPrice")
+    names = {(False, False): "Market", (False, True): "Limit", (True, False): "Stop", (True, True): "StopLimit"}
+    limit = None if price is None else float(price)
+    first = limit if trigger is None else float(trigger)
+    return {
+        "side": side,
+        "size": float(amount) * (1 if side == "buy" else -1),
+        "exectype": names[trigger is not None, "limit" in kind],
+        "price": first,
+        "plimit": limit,
+        "trailamount": None,
+        "trailpercent": None,
+        "until_ms": until_ms,
+        "tradeid": tradeid,
+        "params": {},
+        "data": symbol,
+        "made_ms": made_ms,
+    }
 
 
 def _counted(row: Iterable[Any]) -> Fill | Amend:

@@ -181,7 +181,10 @@ class Lives:
                 (-net(order) for order in out), Decimal(0)
             )
             rest = rest // LOT * LOT
-            locked = sum((Decimal(order["remaining"]) for order in out if order["status"] in WORKING), Decimal(0))
+            # The two of a list exclude each other.
+            locked = max(
+                (Decimal(order["remaining"]) for order in out if order["status"] in WORKING), default=Decimal(0)
+            )
             price = Decimal(repr(json.loads(row["asked"])["price"]))
             # What is worth too little cannot be sold.
             if rest * price > Decimal("5.1") and locked != rest:

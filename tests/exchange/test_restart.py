@@ -135,11 +135,9 @@ def at_exchange(server, *statuses_):
 
 
 def protection(server):
-    """The size of all open sales at the exchange, and what is held of the coin."""
-    locked = sum(
-        (order.remaining for order in at_exchange(server, "NEW", "PARTIALLY_FILLED") if order.side == "SELL"), 0
-    )
-    return locked, server.call(lambda: server.account().balance("BTC").total)
+    """What open sales at the exchange lock of the coin, those of a list once, and what is held of it."""
+    balance = server.call(lambda: server.account().balance("BTC"))
+    return balance.locked, balance.total
 
 
 def bracket(size=0.3, stop=0.9, target=1.1, **entry):

@@ -38,7 +38,8 @@ def through_journal(intent, told):
     """Write what was told, and read it as the next run does."""
     db = sqlite3.connect(":memory:")
     try:
-        db.executescript(_MIGRATIONS[0])
+        for version in sorted(_MIGRATIONS):
+            db.executescript(_MIGRATIONS[version])
         for record in (intent, *told):
             for statement, values in record.rows(1):
                 db.execute(statement, values)

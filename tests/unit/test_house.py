@@ -20,6 +20,7 @@ FRONTS = {
     "restored",
     "bracketorders",
     "bulkfeed",
+    "ending",
     "inbox",
     "mailbox",
     "metrics",
@@ -27,8 +28,8 @@ FRONTS = {
     "gathering",
     "forming",
 }
-TOP = {"cli", "demo", "__main__"}
-GROUND = {"errors", "market.timeframes", "exchange.facts"}
+TOP = {"catalogue", "cli", "demo", "__main__"}
+GROUND = {"errors", "market.timeframes", "exchange.facts", "exchange.exchanges"}
 # room -> the rooms it may import, besides itself and the ground
 ALLOWED = {
     "ground": set(),
