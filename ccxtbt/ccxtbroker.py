@@ -12,19 +12,24 @@ import backtrader as bt
 from ccxtbt.bracketorders import BracketOrder, BracketOrderManager
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
-from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.errors import ConfigError
+from ccxtbt.ccxtstore import CCXTStore, log_in_detail
+from ccxtbt.compat import oldoptions
+from ccxtbt.compat.oldqueue import OldQueue
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, LiveDesk
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
 from ccxtbt.trading.sizes import CommInfo
 
+__all__ = ["CCXTBroker", "CCXTOrder", "CCXTStore"]
+
 logger = logging.getLogger(__name__)
 
 # What backtrader's own orders take by name; everything else that `buy` and `sell` are given goes to the exchange.
 SIZES_IN_ORDER = ("price", "plimit", "exectype", "valid", "tradeid", "oco", "trailamount", "trailpercent")
-
+# An endpoint's address -> its part in the name of ccxt's method.
+_OF_METHODS = str.maketrans("/", "_", "{}")
 
 # backtrader's statuses -> ccxt's, for a user's own reading of an exchange's words.
 _STATUS_OF = {
@@ -54,14 +59,24 @@ def _statuses_of(mapping: Mapping[str, Any]) -> dict[str, str]:
 
 
 class _MetaBroker(type(bt.BrokerBase)):  # type: ignore[misc]  # backtrader's metaclass
-    """Tells positional arguments by their types: a store, a mapping, or `debug`, as old scripts give them."""
+    """Tells positional arguments by their types: a store, a mapping, switches and numbers, as old scripts give them."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        switches = iter(("debug", "use_threaded_order_manager", "use_websocket_orders"))
+        numbers = iter(("max_retries", "retry_delay"))
         for value in args:
-            name = "store" if isinstance(value, CCXTStore) else "debug" if isinstance(value, bool) else "broker_mapping"
+            if isinstance(value, bool):
+                name = next(switches, "debug")
+            elif isinstance(value, int | float):
+                name = next(numbers, "retry_delay")
+            else:
+                name = "store" if isinstance(value, CCXTStore) else "broker_mapping"
             if value is not None and kwargs.setdefault(name, value) is not value:
                 raise ConfigError(f"CCXTBroker was given {name} twice: give it once, by name.")
-        made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs}
+        # Beside a store it is an old option of the broker's own.
+        stay = set() if "exchange" in kwargs else {"max_retries"}
+        made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs and name not in stay}
+        kwargs = oldoptions.put("CCXTBroker", oldoptions.BROKER, kwargs, cls.params)
         if kwargs.get("store") is None:
             kwargs["store"] = CCXTStore(**made_of) if "exchange" in made_of else CCXTStore._singleton
         if kwargs["store"] is None:
@@ -96,8 +111,21 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         market, counted as bought at the last price; what closes it makes a Trade. A backtest always begins without.
     balance_ttl : float
         Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
-    debug
-        Accepted from old scripts.
+    debug : bool
+        Log at DEBUG level.
+    use_websocket_orders, use_threaded_order_manager, ...
+        Of old scripts; `ccxtbt.compat.oldoptions` has all of them, and a warning tells what each means here.
+
+    Attributes
+    ----------
+    store : CCXTStore
+        The account.
+    order_types, mappings : dict
+        What `broker_mapping` says, over what the class says.
+    cash, value, currency
+        As `getcash`, `getvalue` and the store tell them.
+    use_order_params : bool
+        True; of old scripts, and changes nothing: what `buy` and `sell` are given always goes to the exchange.
 
     Raises
     ------
@@ -118,9 +146,12 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
 
     order_types: Mapping[int, str] = {}
     mappings: Mapping[str, Mapping[str, Any]] = {}
+    use_order_params = True
 
     def __init__(self) -> None:
         super().__init__()
+        if self.p.debug:
+            log_in_detail()
         self.store: CCXTStore = self.p.store
         if self.p.position not in {"fills", "balance"}:
             raise ConfigError(f"position={self.p.position!r} is not known: say 'fills' or 'balance'.")
@@ -183,6 +214,31 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def notify(self, order: Any) -> None:
         """Queue a notification of an order."""
         self._desk.notifs.append(order.clone())
+
+    @property
+    def notifs(self) -> OldQueue:
+        """The orders that `get_notification` has yet to give, as a queue and as a deque."""
+        return OldQueue(self._desk.notifs)
+
+    @property
+    def currency(self) -> str | None:
+        """The currency of cash and value."""
+        return self.store.currency
+
+    @property
+    def cash(self) -> float:
+        """As `getcash`."""
+        return self.getcash()
+
+    @cash.setter
+    def cash(self, cash: float) -> None:
+        """As `setcash`."""
+        self.setcash(cash)
+
+    @property
+    def value(self) -> float:
+        """As `getvalue`."""
+        return self.getvalue()
 
     @property
     def startingcash(self) -> float:
@@ -303,6 +359,47 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def cancel(self, order: Any) -> Any:
         """Ask to cancel an order; its notification comes when it is done."""
         return self._desk.cancel(order)
+
+    def get_orders_open(self, safe: bool = False) -> list[dict[str, Any]]:
+        """Ask the exchange for the account's open orders, and wait for them; `open_orders` are those of the run.
+
+        Parameters
+        ----------
+        safe
+            Accepted from old scripts.
+        """
+        return self.store.fetch_open_orders()
+
+    def private_end_point(
+        self,
+        type: str,  # noqa: A002  # the name that scripts give
+        endpoint: str,
+        params: Mapping[str, Any] | None = None,
+        prefix: str = "",
+    ) -> Any:
+        """Call one of the exchange's own private endpoints, once, and wait for its answer.
+
+        Parameters
+        ----------
+        type : str
+            ``'Get'``, ``'Post'``, ``'Put'`` or ``'Delete'``.
+        endpoint : str
+            Its address, such as ``'order/{id}/cancel'``: ccxt's method is ``private_post_order_id_cancel``.
+        params : mapping or None
+            The endpoint's parameters.
+        prefix : str
+            What stands before ``private`` in ccxt's name of the method, such as ``'v2'``.
+
+        Raises
+        ------
+        NotOfferedError
+            ccxt knows no such endpoint of this exchange.
+        """
+        path = endpoint.translate(_OF_METHODS).strip("_")
+        name = "_".join(part.lower() for part in (prefix, "private", type, path) if part)
+        if not hasattr(self.store.exchange, name):
+            raise NotOfferedError(f"ccxt's {self.store.exchange_id} has no method {name}: see dir(store.exchange).")
+        return self.store.private_end_point(type, name, params)
 
     def create_bracket_order(
         self,

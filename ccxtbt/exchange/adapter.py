@@ -161,6 +161,17 @@ def _ccxt_class(module: Any, exchange_id: str) -> Any:
     return getattr(module, exchange_id)
 
 
+def required_credentials(exchange_id: str) -> list[str]:
+    """Return ccxt's names of what an exchange wants to know of an account.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    return [name for name, needed in _ccxt_class(ccxt, exchange_id)().requiredCredentials.items() if needed]
+
+
 def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     """Return a ccxt exchange for the I/O thread: REST, and WebSocket where ccxt has it.
 

@@ -1,4 +1,4 @@
-"""Tickers and order books as ccxt's own `watch_*` bring them: one supervised task a subscription, on one socket."""
+"""What ccxt's own `watch_*` bring beside bars and trades: one supervised task a subscription, on one socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from ccxtbt.market.subscriptions import Hearer, tell
 logger = logging.getLogger(__name__)
 
 # What is watched -> (ccxt's word for the ability, its method).
-KINDS = {"ticker": ("watchTicker", "watch_ticker"), "orderbook": ("watchOrderBook", "watch_order_book")}
+KINDS = {
+    "ticker": ("watchTicker", "watch_ticker"),
+    "orderbook": ("watchOrderBook", "watch_order_book"),
+    "funding_rate": ("watchFundingRate", "watch_funding_rate"),
+    "mark_price": ("watchMarkPrice", "watch_mark_price"),
+}
 
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0

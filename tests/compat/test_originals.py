@@ -44,8 +44,11 @@ def originals(request):
 def assert_clean(spoken):
     """Ctrl-C ended it, at once, and no thread, task or socket complained."""
     assert spoken.code == -2, spoken
-    assert spoken.errors.startswith("Traceback"), spoken.errors
-    assert spoken.errors.endswith("\nKeyboardInterrupt\n"), spoken.errors
+    warned, _, errors = spoken.errors.partition("Traceback")
+    assert "ohlcv_limit of CCXTFeed changes nothing" in warned, warned
+    # A warning and the line of the script that it is of.
+    assert len(warned.splitlines()) == 2 * warned.count(": DeprecationWarning: "), warned
+    assert errors.endswith("\nKeyboardInterrupt\n"), spoken.errors
     assert spoken.errors.count("Traceback") == 1, spoken.errors
 
 
