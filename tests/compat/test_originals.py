@@ -2,8 +2,10 @@
 
 import datetime as dt
 import json
+import shutil
 import time
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -13,43 +15,61 @@ from simulated import BNB
 from spawned import interrupted
 
 HOUR_MS = 3_600_000
-# A bar in nearly every second.
-BUSY = replace(BNB, trades_per_minute=1_200.0)
+MINUTE_MS = 60_000
+# A bar in nearly every second, at the price that the coin had when the samples were written.
+BUSY = replace(BNB, price=Decimal("6.2"), tick_size=Decimal("0.0001"), trades_per_minute=1_200.0)
+YEAR_2019_MS = 1_546_300_800_000
 
 
 @pytest.fixture
 def server(simulator):
-    """An exchange at the real time of day, since a script reads no other clock."""
-    now_ms = int(time.time() * 1000)
-    return simulator((BUSY,), start_ms=now_ms, history_ms=2 * HOUR_MS, balances={"USDT": 100_000, "BNB": 10})
+    """An exchange at about the real time of day, since a script reads no other clock; a minute ends there soon."""
+    soon_ms = (int(time.time() * 1000) // MINUTE_MS + 1) * MINUTE_MS - 8_000
+    return simulator((BUSY,), start_ms=soon_ms, history_ms=2 * HOUR_MS, balances={"USDT": 100_000, "BNB": 10})
+
+
+@pytest.fixture
+def server_of_2019(simulator):
+    return simulator((BUSY,), start_ms=YEAR_2019_MS + HOUR_MS, history_ms=2 * HOUR_MS, quiet_bars="flat")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Where the scripts run: they read their keys from ./samples."""
-    (tmp_path / "samples").mkdir()
+    """Where the scripts run: they read their keys from ./samples, or from above their own folder."""
+    (tmp_path / "samples" / "binance").mkdir(parents=True)
     keys = {"binance": {"apikey": API_KEY, "secret": SECRET}}
     (tmp_path / "samples" / "params.json").write_text(json.dumps(keys))
     return tmp_path
 
 
 @pytest.fixture
-def originals(request):
+def ours(folder):
+    def copied(name):
+        return Path(shutil.copy(Path(__file__).with_name(name), folder / "samples" / "binance" / name))
+
+    return copied
+
+
+@pytest.fixture
+def original(request, folder):
+    """Copy one of its samples, unmodified, to where the keys of the simulator lie."""
     path = request.config.getoption("--originals")
     if path is None:
         pytest.skip("needs --originals PATH: a checkout of bt-ccxt-store (github.com/Dave-Vallance/bt-ccxt-store)")
-    return Path(path)
+
+    def copied(name):
+        return Path(shutil.copy(Path(path) / "samples" / name, folder / "samples" / name))
+
+    return copied
 
 
-def assert_clean(spoken):
-    """Ctrl-C ended it, at once, and no thread, task or socket complained."""
+def ended_by_ctrl_c(spoken):
+    """Hold it against: Ctrl-C ended it, at once, and no thread, task or socket complained; return what it warned of."""
     assert spoken.code == -2, spoken
     warned, _, errors = spoken.errors.partition("Traceback")
-    assert "ohlcv_limit of CCXTFeed changes nothing" in warned, warned
-    # A warning and the line of the script that it is of.
-    assert len(warned.splitlines()) == 2 * warned.count(": DeprecationWarning: "), warned
     assert errors.endswith("\nKeyboardInterrupt\n"), spoken.errors
-    assert spoken.errors.count("Traceback") == 1, spoken.errors
+    assert "Traceback" not in errors, spoken.errors
+    return warned
 
 
 def own_bars(server, timeframe, opens):
@@ -60,7 +80,7 @@ def own_bars(server, timeframe, opens):
 
 @pytest.mark.parametrize(
     ("timeframe", "text", "length_ms", "minutes", "live"),
-    [("Seconds", "1s", 1_000, 2, 2), ("Minutes", "1m", 60_000, 90, 0)],
+    [("Seconds", "1s", 1_000, 2, 2), ("Minutes", "1m", MINUTE_MS, 90, 0)],
 )
 def test_a_script_of_ours_with_the_same_calls(server, folder, timeframe, text, length_ms, minutes, live):
     def until(lines):
@@ -76,7 +96,10 @@ def test_a_script_of_ours_with_the_same_calls(server, folder, timeframe, text, l
         until=until,
         limit_s=60,
     )
-    assert_clean(spoken)
+    warned = ended_by_ctrl_c(spoken)
+    assert "ohlcv_limit of CCXTFeed changes nothing" in warned
+    # A warning and the line of the script that it is of.
+    assert len(warned.splitlines()) == 2 * warned.count(": DeprecationWarning: "), warned
     assert [line for line in spoken.lines if line.startswith("status")] == [
         "status BNBUSDT DELAYED",
         "status BNBUSDT LIVE",
@@ -90,15 +113,13 @@ def test_a_script_of_ours_with_the_same_calls(server, folder, timeframe, text, l
 
 
 @pytest.mark.originals
-def test_its_moving_average(originals, server, folder):
+def test_its_moving_average(original, server, folder):
     def until(lines):
         at = next((n for n, line in enumerate(lines) if line.endswith("Data Status: LIVE")), None)
         return at is not None and len(lines) > at + 1
 
-    spoken = interrupted(
-        originals / "samples" / "binance" / "SMA.py", server=server, cwd=folder, until=until, limit_s=150
-    )
-    assert_clean(spoken)
+    spoken = interrupted(original("binance/SMA.py"), server=server, cwd=folder, until=until, limit_s=150)
+    ended_by_ctrl_c(spoken)
     told = [n for n, line in enumerate(spoken.lines) if "Data Status" in line]
     assert [spoken.lines[n].split()[-1] for n in told] == ["DELAYED", "LIVE"]
     assert told[0] == 0
@@ -106,3 +127,73 @@ def test_its_moving_average(originals, server, folder):
     assert len(history) >= 5
     assert all("BNBUSDT | Cash NA | O: " in line for line in history)
     assert all("BNBUSDT | Cash 10.0 | O: " in line for line in live)
+
+
+# What each of the scripts with an order leaves at the exchange: side, type, price, trigger, and where the order stands.
+ORDERS = {
+    "buy": ("BUY", "LIMIT", "5.4326", "0", "CANCELED"),
+    "stop": ("SELL", "STOP_LOSS_LIMIT", "5.475", "5.4763", "NEW"),
+    "target": ("SELL", "TAKE_PROFIT_LIMIT", "7.485", "7.485", "NEW"),
+}
+SAMPLES = {"buy": "buy-order.py", "stop": "stop-loss-limit-order.py", "target": "take-profit-limit-order.py"}
+
+
+def hold_to_its_order(script, kind, server, folder, *arguments):
+    """Run a script until its one order stands where it should, and hold the exchange against it."""
+    status = ORDERS[kind][-1]
+
+    def all_orders():
+        return server.exchange.all_orders(server.account(), "BNBUSDT", limit=100)
+
+    def until(lines):
+        return any(order.status == status for order in all_orders())
+
+    spoken = interrupted(script, *arguments, server=server, cwd=folder, until=until, limit_s=60)
+    warned = ended_by_ctrl_c(spoken)
+    assert "nonce of config is left out" in warned
+    (order,) = all_orders()
+    numbers = (Decimal(text) for text in ORDERS[kind][2:4])
+    assert (order.side, order.type, order.price, order.stop_price) == (*ORDERS[kind][:2], *numbers)
+    assert (order.orig_qty, order.executed, order.status) == (2, 0, status)
+    assert SECRET not in spoken.errors + "".join(spoken.lines)
+    assert [line.split()[5] for line in spoken.lines if "Data Status" in line] == ["DELAYED,", "LIVE,"]
+    return spoken
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_a_script_of_ours_that_orders(server, ours, folder, kind):
+    spoken = hold_to_its_order(ours("orders_script.py"), kind, server, folder, kind)
+    told = [line.split()[1] for line in spoken.lines if line.startswith("order")]
+    assert told[0] == "Submitted"
+    # None is told twice, with quicknotify.
+    assert len(told) == len(set(told)), told
+
+
+@pytest.mark.originals
+@pytest.mark.parametrize("kind", ORDERS)
+def test_its_scripts_that_order(original, server, folder, kind):
+    hold_to_its_order(original(f"binance/{SAMPLES[kind]}"), kind, server, folder)
+
+
+def hold_to_the_bars_of_2019(script, server, folder):
+    """Run a backtest to its end, and hold what it prints against the exchange."""
+    spoken = interrupted(script, server=server, cwd=folder, until=lambda lines: False, limit_s=60)
+    assert spoken.code == 0, spoken
+    opens = [YEAR_2019_MS + n * MINUTE_MS for n in range(3)]
+    assert spoken.lines == [
+        f"{dt.datetime.fromtimestamp((open_ms + MINUTE_MS) / 1000, dt.UTC):%Y-%m-%dT%H:%M:%S} closing price: {close}"
+        for open_ms, close in own_bars(server, "1m", opens)
+    ]
+    assert len(spoken.lines) == 3
+    assert "Traceback" not in spoken.errors, spoken.errors
+    # Nothing is asked for that needs a key.
+    assert {request.path.split("/")[-1] for request in server.requests} == {"time", "exchangeInfo", "klines"}
+
+
+def test_a_backtest_of_ours_with_the_same_calls(server_of_2019, ours, folder):
+    hold_to_the_bars_of_2019(ours("backtest_script.py"), server_of_2019, folder)
+
+
+@pytest.mark.originals
+def test_its_backtest(original, server_of_2019, folder):
+    hold_to_the_bars_of_2019(original("backtesting.py"), server_of_2019, folder)
