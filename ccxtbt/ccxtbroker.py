@@ -14,9 +14,10 @@ from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore, log_in_detail
 from ccxtbt.compat import oldoptions
-from ccxtbt.compat.oldqueue import OldQueue
+from ccxtbt.compat.oldviews import OldPositions, OldQueue
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, LiveDesk
+from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
@@ -166,11 +167,13 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk: Any = bt.brokers.BackBroker()
         self._no_commission = self._desk.comminfo[None]
         self.cerebro: Any = None
+        self._begun = False
         self._brackets = BracketOrderManager(self)
 
     def start(self) -> None:
         """Begin a run: live if any feed is."""
         super().start()
+        self._begun = True
         self.store.attach(self.cerebro)
         feeds = self.cerebro.datas
         if any(data.islive() for data in feeds):
@@ -242,19 +245,23 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
 
     @property
     def startingcash(self) -> float:
-        """Cash when the run began."""
+        """Cash when the run began; before a live one, what the account has."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(self.currency or self._quote_ahead())
         return float(self._desk.startingcash)
 
     @property
     def startingvalue(self) -> float:
-        """Value when the run began."""
+        """Value when the run began; before a live one, what the account has."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.total(self.currency or self._quote_ahead())
         desk = self._desk
         return float(desk.startingvalue if isinstance(desk, LiveDesk) else desk.startingcash)
 
     @property
-    def positions(self) -> Any:
-        """Positions by data."""
-        return self._desk.positions
+    def positions(self) -> OldPositions:
+        """Positions by data; a symbol finds them too."""
+        return OldPositions(self._desk.positions)
 
     @property
     def open_orders(self) -> OpenOrders:
@@ -265,7 +272,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return OpenOrders(order for order in waiting if order is not None and order.alive())
 
     def getcash(self) -> float:
-        """Return the money in the store's currency."""
+        """Return the money in the store's currency; before a live run the account is asked for it, once."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(self.currency or self._quote_ahead())
         return float(self._desk.getcash())
 
     get_cash = getcash
@@ -297,7 +306,12 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     set_cash = setcash
 
     def getvalue(self, datas: Any = None) -> float:
-        """Return money and positions at the last price; of `datas`, the value of their positions alone."""
+        """Return money and positions at the last price; of `datas`, the value of their positions alone.
+
+        Before a live run it is what the account has of the store's currency, which is asked for once.
+        """
+        if datas is None and (wallet := self._ahead()) is not None:
+            return wallet.total(self.currency or self._quote_ahead())
         return float(self._desk.getvalue(datas))
 
     get_value = getvalue
@@ -346,7 +360,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         if currency is not None:
             pairs = {name: self._wallet_of(name) for name in currency}
             return {name: {"cash": cash, "value": value} for name, (cash, value) in pairs.items()}
-        return dict(self.store.wallet.raw)
+        return dict((self._ahead() or self.store.wallet).raw)
 
     def buy(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
         """Order to buy; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
@@ -399,7 +413,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         name = "_".join(part.lower() for part in (prefix, "private", type, path) if part)
         if not hasattr(self.store.exchange, name):
             raise NotOfferedError(f"ccxt's {self.store.exchange_id} has no method {name}: see dir(store.exchange).")
-        return self.store.private_end_point(type, name, params)
+        return self.store.private_end_point(type=type, endpoint=name, params=params)
 
     def create_bracket_order(
         self,
@@ -449,7 +463,21 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk.take(order, params, valid, quote_size)
         return order
 
+    def _ahead(self) -> Wallet | None:
+        """Return what the account has where a live run has yet to begin; None in a run, and before a backtest."""
+        if self._begun or self.cerebro is None or not any(data.islive() for data in self.cerebro.datas):
+            return None
+        return self.store.known_wallet()
+
+    def _quote_ahead(self) -> str:
+        # The markets are not loaded yet, and a unified symbol says it.
+        symbols = (getattr(LiveDesk.source(data).p, "dataname", None) for data in self.cerebro.datas)
+        first = next((symbol for symbol in symbols if isinstance(symbol, str)), "")
+        return first.partition("/")[2].partition(":")[0]
+
     def _wallet_of(self, currency: str) -> tuple[float, float]:
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(currency), wallet.total(currency)
         if not isinstance(self._desk, LiveDesk):
             return self.getcash(), self.getvalue()
         return self.store.wallet.free(currency), self.store.wallet.total(currency)

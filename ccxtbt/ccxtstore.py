@@ -326,12 +326,12 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     @property
     def _cash(self) -> float:
         """What can be spent of the store's currency, as last known; asked for if nothing is known yet."""
-        return self._known_wallet().free(self.currency)
+        return self.known_wallet().free(self.currency)
 
     @property
     def _value(self) -> float:
         """What is held of the store's currency, as last known; asked for if nothing is known yet."""
-        return self._known_wallet().total(self.currency)
+        return self.known_wallet().total(self.currency)
 
     def get_balance(self, currency: str | None = None) -> Any:
         """Ask for the balance; return (cash, value) in the store's currency, or what can be spent of a given one.
@@ -350,7 +350,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         """Return what is held of the store's currency, as last known."""
         return self._value
 
-    def _known_wallet(self) -> Wallet:
+    def known_wallet(self) -> Wallet:
+        """Return the balance as last known; asked for if nothing is known yet and there are keys."""
         if not self.wallet.raw and self.exchange.check_required_credentials(False):
             self.wallet.update(self.get_wallet_balance())
         return self.wallet

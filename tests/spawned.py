@@ -52,7 +52,7 @@ def interrupted(
     until: Callable[[list[str]], bool],
     limit_s: float,
 ) -> Spoken:
-    """Run a script until `until` says, by its lines so far or by the exchange, that it has done enough; press Ctrl-C."""
+    """Run a script until `until` says, by its lines so far or by the exchange, that it did enough; press Ctrl-C."""
     source = str(Path(ccxtbt.__file__).parents[1])
     environment = {**os.environ, "CCXTBT_ENDPOINT": server.url, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1"}
     spoken, arriving = Spoken(), queue.SimpleQueue()

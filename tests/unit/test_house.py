@@ -26,7 +26,7 @@ FRONTS = {
     "forming",
 }
 TOP = {"cli", "demo", "__main__"}
-GROUND = {"errors", "market.timeframes", "exchange.facts", "compat.oldoptions", "compat.oldqueue"}
+GROUND = {"errors", "market.timeframes", "exchange.facts", "compat.oldoptions", "compat.oldviews"}
 # room -> the rooms it may import, besides itself and the ground
 ALLOWED = {
     "ground": set(),
@@ -115,7 +115,7 @@ def test_backtrader_ccxt_and_threads_stay_in_their_rooms(path):
             "inbox",
             "mailbox",
             "trading.journal",
-            "compat.oldqueue",
+            "compat.oldviews",
         }, f"{name} uses threads"
 
 

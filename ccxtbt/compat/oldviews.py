@@ -1,9 +1,9 @@
-"""A deque of backtrader, also as the `queue.Queue` that other packages have in its place."""
+"""What a broker shows to scripts that know other types in its place: a queue of orders, positions by symbol."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from queue import Empty
 from typing import Any
 
@@ -49,3 +49,30 @@ class OldQueue:
     def empty(self) -> bool:
         """Whether there is none."""
         return not self._items
+
+
+class OldPositions(Mapping[Any, Any]):
+    """Positions by data, as backtrader's brokers have them, and by the symbol or the name of a data.
+
+    Parameters
+    ----------
+    positions : mapping of data to Position
+        Whose positions these are.
+    """
+
+    def __init__(self, positions: Mapping[Any, Any]) -> None:
+        self._positions = positions
+
+    def __getitem__(self, wanted: Any) -> Any:
+        if not isinstance(wanted, str):
+            return self._positions[wanted]
+        for data, position in self._positions.items():
+            if wanted in (getattr(data.p, "dataname", None), data._name):
+                return position
+        raise KeyError(wanted)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
