@@ -10,13 +10,20 @@ from typing import Any
 import ccxt
 
 # ccxt's errors and log lines quote an address, and the query of a private one carries its signature.
-_QUERY = re.compile(r"((?:https?|wss?)://[^\s?]+)\?[^\s,]*")
+_QUERY = re.compile(r"((?:https?|wss?)://[^\s?]+|url: /[^\s?]*)\?[^\s,)]*")
 HIDDEN = "***"
 
 
 def without_query(error: ccxt.BaseError) -> ccxt.BaseError:
-    """Return the same error, whose text tells its address without the query."""
-    error.args = tuple(_QUERY.sub(r"\1", arg) if isinstance(arg, str) else arg for arg in error.args)
+    """Return the same error: its text, and that of the errors that led to it, tell addresses without their query."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        text = str(each)
+        if (clean := _QUERY.sub(r"\1", text)) != text:
+            each.args = (clean,)
+        each = each.__cause__ or each.__context__
     return error
 
 
