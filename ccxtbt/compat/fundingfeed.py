@@ -33,8 +33,9 @@ class WebSocketRequiredError(CCXTBTError):
 class CCXTFeedWithFunding(CCXTFeed):
     """A `CCXTFeed` of a perpetual contract, with four more lines; arguments as there.
 
-    What a line says of a bar is what was known when it closed, NaN where nothing was. In the history: the rate that was
-    paid last, when the next one was due, and no mark price. Live: what the exchange said last, asked for every 5 s.
+    In the history a bar has what was known when it closed: the rate that was paid last and when the next one was due, but
+    no mark price. A live bar has what the exchange had said last when it came; that is asked for every 5 s. NaN is what
+    nobody told.
 
     Parameters
     ----------
