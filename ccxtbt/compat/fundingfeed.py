@@ -33,7 +33,7 @@ class WebSocketRequiredError(CCXTBTError):
 class CCXTFeedWithFunding(CCXTFeed):
     """A `CCXTFeed` of a perpetual contract, with four more lines; arguments as there.
 
-    In the history a bar has what was known when it closed: the rate that was paid last and when the next one was due, but
+    In the history a bar has what was known when it closed: the rate that was paid last and when the next was due, but
     no mark price. A live bar has what the exchange had said last when it came; that is asked for every 5 s. NaN is what
     nobody told.
 
