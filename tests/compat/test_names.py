@@ -164,6 +164,30 @@ def test_the_queue_of_notifications_is_a_queue_and_a_deque():
         broker.notifs.get(False)
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_the_last_bars_of_a_market_as_a_table(server, store, drop):
+    """Of the CosmicDNA fork of bt-ccxt-store."""
+    table = store.get_historical_dataframe("BTC/USDT", "1m", 5, drop_incomplete_candle=drop)
+    now_ms = server.clock.now_ms()
+    assert list(table.columns) == ["open", "high", "low", "close", "volume"]
+    assert (table.index.name, str(table.index.tz), len(table)) == ("timestamp", "UTC", 5)
+    assert set(map(str, table.dtypes)) == {"float64"}
+    opens = [round(stamp.timestamp() * 1000) for stamp in table.index]
+    closed = [open_ms + 60_000 <= now_ms for open_ms in opens]
+    assert closed == [True] * 5 if drop else closed[:4] == [True] * 4
+    rows = server.exchange.markets["BTCUSDT"].klines("1m", opens[0], opens[3], 10, now_ms=now_ms)
+    assert table.head(4).values.tolist() == [[float(value) for value in row[1:6]] for row in rows]
+
+
+def test_a_table_of_nothing_has_its_form_and_one_that_is_not_offered_is_an_error(store):
+    empty = store.get_historical_dataframe("BTC/USDT", "1h", 0)
+    assert (len(empty), list(empty.columns)) == (0, ["open", "high", "low", "close", "volume"])
+    assert str(empty.index.tz) == "UTC"
+    assert set(map(str, empty.dtypes)) == {"float64"}
+    with pytest.raises(NotOfferedError, match="no bars of '7m'"):
+        store.get_historical_dataframe("BTC/USDT", "7m", 5)
+
+
 # cloudQuant's modules
 
 

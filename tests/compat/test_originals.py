@@ -2,7 +2,10 @@
 
 import datetime as dt
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import ccxtbt
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BNB
 from spawned import interrupted
@@ -197,3 +201,27 @@ def test_a_backtest_of_ours_with_the_same_calls(server_of_2019, ours, folder):
 @pytest.mark.originals
 def test_its_backtest(original, server_of_2019, folder):
     hold_to_the_bars_of_2019(original("backtesting.py"), server_of_2019, folder)
+
+
+@pytest.mark.originals
+def test_its_own_tests_of_behaviour(request, server_of_2019, folder):
+    """Those of the rest that assert a bug, need the internet or replace ccxt are named in docs/migration.md."""
+    path = request.config.getoption("--originals")
+    if path is None:
+        pytest.skip("needs --originals PATH: a checkout of bt-ccxt-store, or of its CosmicDNA fork")
+    tests = shutil.copy(Path(path) / "test" / "ccxtbt" / "test_optional_fetch_balance.py", folder / "test_its_own.py")
+    behaviour = (
+        "test_default_fetch_balance_param or test_feed_islive_property or test_broker_init or test_get_notification "
+        "or test_private_end_point"
+    )
+    source = str(Path(ccxtbt.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", folder, "-k", behaviour, tests],
+        cwd=folder,
+        env={**os.environ, "CCXTBT_ENDPOINT": server_of_2019.url, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "failed" not in done.stdout
