@@ -23,10 +23,9 @@ class OneOrder(bt.Strategy):
 
     def next(self):
         if self.live_data and self.order is None:
-            if KIND == "buy":
+            if KIND == "stop":
                 self.order = self.buy(size=2.0, exectype=Order.Limit, price=5.4326)
                 self.cancel(self.order)
-            elif KIND == "stop":
                 self.order = self.sell(size=2.0, exectype=Order.StopLimit, price=5.475, stopPrice=5.4763)
             else:
                 self.order = self.sell(size=2.0, exectype=Order.StopLimit, price=7.485, params={"stopPrice": 7.485})
@@ -38,7 +37,7 @@ class OneOrder(bt.Strategy):
         self.live_data = data._getstatusname(status) == "LIVE"
 
     def notify_order(self, order):
-        print("order", order.getstatusname())
+        print("order", order.ref, order.getstatusname())
 
 
 with open(os.path.join(os.path.dirname(__file__), "../params.json")) as file:  # noqa: PTH118, PTH120, PTH123  # as they do

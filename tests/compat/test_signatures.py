@@ -234,7 +234,7 @@ def test_the_names_of_the_package_and_of_its_modules():
 @pytest.mark.filterwarnings("ignore:ohlcv_limit of CCXTFeed:DeprecationWarning")
 @pytest.mark.parametrize("limit", [20, 100])
 def test_a_page_size_never_shortens_a_history(simulator, limit):
-    server = simulator((BTC,), history_ms=6 * HOUR_MS, quiet_bars="flat")
+    server = simulator((BTC,), history_ms=6 * HOUR_MS, quiet_bars="flat", speed=10)
     store = store_of(server)
     feed = feed_of(
         store,

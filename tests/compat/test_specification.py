@@ -154,13 +154,12 @@ def live_store(server):
     return config.split("data = ")[0]
 
 
-@IMPORTS
-def test_the_live_run(simulator, script, imports):
+def test_the_live_run(simulator, script):
     # Three seconds before an hour ends.
     server = simulator((BTC,), start_ms=YEAR_2024_MS - 3_000, history_ms=2 * HOUR_MS, balances={"USDT": 100_000})
     end = "cerebro.adddata(data)\nclass Once(Seen):\n    def next(self):\n        super().next()\n        "
     end += "self.env.runstop()\ncerebro.addstrategy(Once)\n"
-    names = script(server, imports, BEGIN, live_store(server), LIVE, end, RUN)
+    names = script(server, ITS_OWN, BEGIN, live_store(server), LIVE, end, RUN)
     (row,) = server.exchange.markets["BTCUSDT"].klines(
         "1h", start_ms=YEAR_2024_MS - HOUR_MS, end_ms=YEAR_2024_MS - 1, limit=1, now_ms=server.clock.now_ms()
     )
@@ -170,11 +169,10 @@ def test_the_live_run(simulator, script, imports):
     assert (broker.p.check_interval, broker.p.use_websocket, broker.getcash()) == (5, True, 100_000)
 
 
-@IMPORTS
-def test_the_bracket_in_a_backtest(simulator, script, imports):
+def test_the_bracket_in_a_backtest(simulator, script):
     server = simulator((BTC,), start_ms=YEAR_2024_MS, history_ms=10 * 24 * HOUR_MS)
     dates = BACKTEST.replace("datetime(2023, 1, 1)", "datetime(2023, 12, 24)")
-    names = script(server, imports, BEGIN, BRACKET, dates, "cerebro.addstrategy(BracketStrategy)\n", RUN)
+    names = script(server, OURS, BEGIN, BRACKET, dates, "cerebro.addstrategy(BracketStrategy)\n", RUN)
     orders = names["Seen"].orders
     (strategy,) = names["result"]
     brackets = strategy.bracket_mgr.brackets
