@@ -147,7 +147,32 @@ def test_an_order_is_told_once_with_quicknotify_and_one_of_no_size_is_rejected(s
     # What was to be told, as other packages' queue of orders has it.
     assert waiting[:1] == [empty.ref]
     assert broker.positions["BTC/USDT"].size == broker.positions[feed].size > 0
+    assert broker.getposition(feed, clone=False) is broker.positions[feed]
+    copy = broker.getposition(feed, clone=True)
+    assert copy is not broker.positions[feed]
+    assert (copy.size, copy.price) == (broker.positions[feed].size, broker.positions[feed].price)
     assert broker.use_order_params is True
+
+
+def test_a_store_may_be_added_to_cerebro(server, store):
+    heard = []
+
+    class Hears(bt.Strategy):
+        def notify_store(self, msg, *args, **kwargs):
+            heard.append(msg)
+
+        def next(self):
+            if len(self) == 2:
+                store.put_notification("of the user", 1, more=2)
+
+    cerebro = bt.Cerebro(runonce=False, preload=False)
+    cerebro.addstore(store)
+    cerebro.adddata(store.getdata(historical=True, fromdate=ago(server, minutes=9), **MINUTES))
+    cerebro.addstrategy(Hears)
+    cerebro.run()
+    assert heard == ["of the user"]
+    assert [each is store for each in cerebro.stores] == [True]
+    assert not store.is_connected()
 
 
 def test_the_queue_of_notifications_is_a_queue_and_a_deque():
