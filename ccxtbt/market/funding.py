@@ -258,7 +258,7 @@ class Funding:
         """Ask again and again, the more seldom where mark prices are streamed."""
         has, clock = self._connection.rest.has, self._connection.clock
         if self._watches is not None:
-            for kind, ability in (("funding", "watchFundingRate"), ("mark", "watchMarkPrice")):
+            for kind, ability in (("funding_rate", "watchFundingRate"), ("mark_price", "watchMarkPrice")):
                 if has.get(ability):
                     self._watches.subscribe(kind, self._symbol, self)
                     break
