@@ -1,9 +1,10 @@
 """What real exchanges do wrong, as rules: each says what it waits for, which occurrence it takes and what happens.
 
 A rule matches requests (REST and ws-api), frames (one frame on its way to one connection), connects (WebSocket
-handshakes) or subscribes (one stream in a subscribe message). It counts its own matches from 1, fires on the ``nth`` and the ``times - 1`` after it (``times=0``: for
-ever), and each firing is noted in ``Faults.log``. The server applies the rule where the real exchange would: a dropped
-answer belongs to a request that has been carried out, a 429 to one that has not.
+handshakes) or subscribes (one stream in a subscribe message). It counts its own matches from 1, fires on the ``nth``
+and the ``times - 1`` after it (``times=0``: for ever), and each firing is noted in ``Faults.log``. The server applies
+the rule where the real exchange would: a dropped answer belongs to a request that has been carried out, a 429 to one
+that has not.
 
 All durations are seconds on the simulator's clock, as everything that the simulator times.
 """
