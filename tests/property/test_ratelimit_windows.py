@@ -174,7 +174,8 @@ def test_a_bucket_lets_no_more_through_than_burst_and_refill(limit, window_ns, b
         for time_ns, weight in sent[i:]:
             total += weight
             # One call above the burst goes out of a full bucket, and the next one waits for it.
-            allowed = max(burst, sent[i][1]) + limit * (time_ns - start_ns) / window_ns
+            # Time is told in whole nanoseconds.
+            allowed = max(burst, sent[i][1]) + limit * (time_ns - start_ns + 1) / window_ns
             assert total <= allowed * (1 + 1e-9) + 1e-3 or weight > burst
 
 
