@@ -17,6 +17,7 @@ from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithFunding, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.compat.exchangeconfig import ExchangeConfig
 from ccxtbt.compat.ratelimiter import RateLimiter
 from ccxtbt.compat.threadedbroker import ThreadedBroker
 from ccxtbt.compat.threadeddatafeed import ThreadedDataFeed
@@ -35,6 +36,7 @@ __all__ = [
     "CCXTOrder",
     "CCXTStore",
     "CCXTWebSocket",
+    "ExchangeConfig",
     "RateLimiter",
     "ThreadedBroker",
     "ThreadedDataFeed",

@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, get_args
 
@@ -211,6 +212,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None
         self._forming: FormingBar | None = None
+        # Hears the market's last price between closes, on cerebro's thread: (feed, price, ms of the exchange's clock).
+        self.tell_price: Callable[[CCXTFeed, float, int], None] | None = None
         # The lines of a subclass, and the places among them of those that the exchange fills.
         self._declared: tuple[str, ...] = self.lines.getlinealiases()[STANDARD_LINES:]
         self._volumes = tuple(name for name in self._declared if name in EXTRA_LINES)
@@ -483,7 +486,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def stop(self) -> None:
         """End the run; the next one loads anew."""
         super().stop()
-        self._sink = None
+        self._sink = self.tell_price = None
 
     @property
     def expecting(self) -> bool:
@@ -606,7 +609,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __getstate__(self) -> Any:
         attributes, cursor = super().__getstate__()
         # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
-        for name in ("store", "_store", "_sink", "_forming"):
+        for name in ("store", "_store", "_sink", "_forming", "tell_price"):
             attributes.pop(name, None)
         return attributes, cursor
 
@@ -674,7 +677,8 @@ class _Sink:
         self._last_ms: int | None = None
         self._live = False
         self.partial = bool(feed.p.partial)
-        self._glimpse = _Glimpses(feed, self)
+        self._glimpse = _Newest(self, feed.glimpse)
+        self._price = _Newest(self, self._tell_price)
         self.promise: Future[Any] = Future()
 
     async def run(self, flow: Flow) -> None:
@@ -685,6 +689,18 @@ class _Sink:
         at_ms = self.feed.store.connection.clock.now_ms()
         if self._glimpse.put(bar, at_ms, self._last_ms):
             self._inbox.put(self._glimpse, None)
+
+    @property
+    def priced(self) -> bool:
+        return self.feed.tell_price is not None
+
+    def price(self, price: float) -> None:
+        if self._price.put(price, self.feed.store.connection.clock.now_ms()):
+            self._inbox.put(self._price, None)
+
+    def _tell_price(self, price: float, at_ms: int) -> None:
+        if self.feed.tell_price is not None:
+            self.feed.tell_price(self.feed, price, at_ms)
 
     def receive(self, item: list[Bar] | State | Exception) -> None:
         """Hand an item on; runs on cerebro's thread."""
@@ -773,25 +789,25 @@ class _FundedSink(_Sink):
         return bar._replace(extra=(bar.extra if self._unknown and bar.extra else self._unknown) + values)
 
 
-class _Glimpses:
-    """The newest glimpse of a forming bar, on its way to cerebro's thread: a slow strategy skips the older ones."""
+class _Newest:
+    """The newest of something that passes, on its way to cerebro's thread: a slow strategy skips the older ones."""
 
-    def __init__(self, feed: CCXTFeed, sink: _Sink) -> None:
-        self.feed = feed
+    def __init__(self, sink: _Sink, hear: Callable[..., None]) -> None:
         self._sink = sink
-        self._newest: deque[tuple[Bar, int, int | None]] = deque(maxlen=1)
+        self._hear = hear
+        self._newest: deque[tuple[Any, ...]] = deque(maxlen=1)
 
-    def put(self, *glimpse: Any) -> bool:
-        """Take a glimpse on the I/O thread; return whether one must be told that there is one."""
+    def put(self, *told: Any) -> bool:
+        """Take the newest on the I/O thread; return whether cerebro's thread must be told that there is one."""
         waits = bool(self._newest)
-        self._newest.append(glimpse)
+        self._newest.append(told)
         return not waits
 
     def receive(self, item: None) -> None:
         """Hand the newest on; runs on cerebro's thread."""
-        glimpse = self._newest.popleft()
-        if self.feed._sink is self._sink:
-            self.feed.glimpse(*glimpse)
+        told = self._newest.popleft()
+        if self._sink.feed._sink is self._sink:
+            self._hear(*told)
 
 
 CCXTStore.DataCls = CCXTFeed

@@ -154,7 +154,7 @@ class ThreadedDataFeed(Guest):
 class _Sink:
     """What the pipeline calls, on the I/O thread."""
 
-    partial = False
+    partial = priced = False
 
     def __init__(self, feed: ThreadedDataFeed, symbol: str) -> None:
         self.error: Exception | None = None
@@ -179,6 +179,9 @@ class _Sink:
 
     def forming(self, bar: Bar) -> None:
         """Leave out what is not final."""
+
+    def price(self, price: float) -> None:
+        """Leave out what is no bar."""
 
     def state(self, state: State, reason: str) -> None:
         self._feed.state = state

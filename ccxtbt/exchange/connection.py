@@ -22,7 +22,8 @@ from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, 
 from ccxtbt.exchange import adapter
 from ccxtbt.exchange.budgets import BudgetStats, budget_of
 from ccxtbt.exchange.clock import Clock
-from ccxtbt.exchange.facts import Extra, Facts, facts_of
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.exchange.facts import Extra, Facts
 from ccxtbt.exchange.limiter import Limiter
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 from ccxtbt.market.timeframes import Timeframe, readable

@@ -49,6 +49,10 @@ class Sink(Protocol):
 
     partial: bool
 
+    @property
+    def priced(self) -> bool:
+        """Whether `price` is to be told now."""
+
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
 
@@ -60,6 +64,9 @@ class Sink(Protocol):
 
     def forming(self, bar: Bar) -> None:
         """Take what is known of the bar after all closed ones, while it forms and the data is live."""
+
+    def price(self, price: float) -> None:
+        """Take the market's last price, while the data is live."""
 
     def state(self, state: State, reason: str) -> None:
         """Take a change of the data's state."""

@@ -503,6 +503,8 @@ class Dialect:
         ccxt's market to its name in a frame.
     own_words : bool
         Timeframes have other words in frames than in REST: those of ccxt's ``options['timeframes']``.
+    says_closed : bool
+        Frames tell whether the values of a bar are final; else REST has to.
     inverse : bool
         The volume of inverse contracts stands where that of all markets does; else ccxt's parser reads their bars.
     one_book : tuple of (str, str) or ()
@@ -521,6 +523,7 @@ class Dialect:
     trades: TradeReader
     name: Callable[[Mapping[str, Any]], str] = _id
     own_words: bool = False
+    says_closed: bool = False
     inverse: bool = False
     one_book: tuple[str, str] | tuple[()] = ()
     needs: tuple[str, str, str] | tuple[()] = ()
@@ -561,19 +564,21 @@ class Dialect:
         return symbol
 
 
-_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, extra=extra_of_binance, reader=BinanceReader)
+_BINANCE = Dialect(
+    read_binance, trades_of_binance, says_closed=True, inverse=True, extra=extra_of_binance, reader=BinanceReader
+)
 
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,
     "binanceusdm": _BINANCE,
     "binancecoinm": _BINANCE,
     "binanceus": _BINANCE,
-    "bybit": Dialect(read_bybit, trades_of_bybit),
-    "okx": Dialect(read_okx, trades_of_okx, inverse=True),
+    "bybit": Dialect(read_bybit, trades_of_bybit, says_closed=True),
+    "okx": Dialect(read_okx, trades_of_okx, says_closed=True, inverse=True),
     "kraken": Dialect(read_kraken, trades_of_kraken, name=_symbol),
     # Who subscribes to a market in USDC is sent the one in USD.
     "coinbase": Dialect(None, trades_of_coinbase, one_book=("/USDC", "/USD")),
-    "gate": Dialect(read_gate, trades_of_gate, inverse=True),
+    "gate": Dialect(read_gate, trades_of_gate, says_closed=True, inverse=True),
     "kucoin": Dialect(read_kucoin, trades_of_kucoin, inverse=True),
     "bitget": Dialect(read_bitget, trades_of_bitget, own_words=True),
     # Spot frames are Protobuf, which ccxt decodes.

@@ -166,6 +166,8 @@ class Pipeline(Flow):
             self._news.set()
         if not closed and self._sink.partial and self._live and self._handover.next_forming(bar):
             self._sink.forming(bar)
+        if self._live and self._sink.priced:
+            self._sink.price(bar.close)
 
     def trades(self, trades: list[Trade]) -> None:
         """Take trades from the stream."""
@@ -175,6 +177,8 @@ class Pipeline(Flow):
             # The history is not even asked for: these are asked of REST with all since then.
             return
         self._from_trades += self._tape.add(trades)
+        if trades and self._live and self._sink.priced:
+            self._sink.price(trades[-1].price)
         if self._live and self._from_trades:
             self._deliver()
         if not self._tape.sure:
@@ -360,7 +364,9 @@ class Pipeline(Flow):
         """Between closes, look at the bar that forms, where polls are asked for more often than bars close."""
         expected = self._handover.expected_ms()
         due = self._poll_ms is not None and self._now_ms() >= self._poll_ms
-        if self._source != "poll" or self._longest_poll_ms is None or not self._sink.partial or not due:
+        if self._source != "poll" or self._longest_poll_ms is None or not due:
+            return
+        if not (self._sink.partial or self._sink.priced):
             return
         if expected is None or over_ms(self._timeframe, self._now_ms()) > expected:
             return

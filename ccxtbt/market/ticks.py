@@ -170,6 +170,8 @@ class TickFlow(Flow):
             # The history is not even asked for: these are asked of REST with all since then.
             return
         self._fresh += self._reel.add(trades)
+        if trades and self._live and self._sink.priced:
+            self._sink.price(trades[-1].price)
         if self._live and self._fresh:
             self._deliver()
         if self._reel.over or not self._reel.sure:

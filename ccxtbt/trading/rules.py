@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 from typing import Any, Literal
 
 from ccxtbt.errors import ConfigError, OrderRefusedError
+from ccxtbt.exchange.facts import Trail
 
 Side = Literal["buy", "sell"]
 
@@ -124,6 +125,10 @@ class Rules:
         The exchange ends an order at a time that it is given.
     trailing : bool
         The exchange moves a stop with the price.
+    trail : Trail or None
+        How far it does, where that is limited, and what else it wants to be told.
+    lists : bool
+        The exchange takes two orders that end each other as one list.
     """
 
     symbol: str
@@ -148,6 +153,8 @@ class Rules:
     cost_orders: bool = False
     good_till_date: bool = False
     trailing: bool = False
+    trail: Trail | None = None
+    lists: bool = False
 
     def amount(self, value: Any) -> Decimal:
         """Return an amount cut down to the lot.
@@ -251,7 +258,14 @@ def _step(value: Any, mode: int) -> Decimal:
     return number if mode == TICK_SIZE else Decimal(1).scaleb(-int(number))
 
 
-def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[str, Any] | None = None) -> Rules:
+def rules_of(
+    market: Mapping[str, Any],
+    precision_mode: int,
+    features: Mapping[str, Any] | None = None,
+    *,
+    trail: Trail | None = None,
+    lists: bool = False,
+) -> Rules:
     """Read a market's rules from ccxt's unified structure.
 
     Parameters
@@ -262,6 +276,10 @@ def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[s
         `exchange.precisionMode`.
     features : mapping or None
         ccxt's `createOrder` features of the market's type; None: triggers as in ccxt's default.
+    trail : Trail or None
+        How markets of this type trail.
+    lists : bool
+        The market takes order lists, of which ccxt's features do not tell.
 
     Raises
     ------
@@ -297,5 +315,7 @@ def rules_of(market: Mapping[str, Any], precision_mode: int, features: Mapping[s
         market_buy_by_cost=bool(offered.get("marketBuyRequiresPrice")),
         cost_orders=bool(offered.get("marketBuyByCost")),
         good_till_date=bool((offered.get("timeInForce") or {}).get("GTD")),
-        trailing=bool(offered.get("trailing")),
+        trailing=bool(offered.get("trailing") or (trail and (market.get("info") or {}).get(trail.offered_by))),
+        trail=trail,
+        lists=lists,
     )

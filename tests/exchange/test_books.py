@@ -46,8 +46,8 @@ KINDS = {
 LIMIT_S = 90.0
 
 
-def play(simulator, monkeypatch, tmp_path, seed, faults):
-    """Trade until so many faults have come to pass, and hold the books against the exchange's."""
+def play(simulator, monkeypatch, tmp_path, seed, faults, lists=0, **kinds):
+    """Trade until so many faults, and such of order lists, have come to pass, and hold the books to the exchange's."""
     server = simulator(
         MARKETS, seed=seed, history_ms=600_000, speed=SPEED, balances=OPENING, latency_ms=20, reports="mixed"
     )
@@ -64,7 +64,11 @@ def play(simulator, monkeypatch, tmp_path, seed, faults):
         if troubles:
             gambler.act(watcher)
 
-    gambler = Gambler(seed, lambda: troubles[0].count >= faults)
+    def enough():
+        of_lists = sum(count for kind, count in troubles[0].happened.items() if "list" in kind)
+        return troubles[0].count >= faults and of_lists >= lists
+
+    gambler = Gambler(seed, enough, **kinds)
     wrong: list[tuple[str, str]] = []
     try:
         watcher = run(store, *feeds, broker=broker, act=act, until=gambler.until, limit_s=LIMIT_S)
@@ -88,6 +92,11 @@ def test_the_books_are_the_exchanges(simulator, monkeypatch, tmp_path, seed):
     happened = play(simulator, monkeypatch, tmp_path, seed, 100)
     assert sum(happened.values()) >= 100
     assert {kind for kind in KINDS if not happened[kind]} == set()
+
+
+@pytest.mark.parametrize("seed", [6, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(201, 211))])
+def test_the_books_are_the_exchanges_where_order_lists_are_many(simulator, monkeypatch, tmp_path, seed):
+    play(simulator, monkeypatch, tmp_path, seed, 60, lists=4, bracket=40, oco=40)
 
 
 @pytest.mark.soak

@@ -17,7 +17,8 @@ from ccxtbt._ohlcv import rows_to_columns
 from ccxtbt.errors import DataError
 from ccxtbt.exchange.adapter import redirect
 from ccxtbt.exchange.columns import ColumnsMixin, Counts, within
-from ccxtbt.exchange.facts import TABLE, Extra
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.facts import Extra
 from reference import answers
 
 Answer = Callable[[web.Request], str | web.Response]

@@ -206,7 +206,7 @@ def test_bars_that_the_exchange_does_not_offer_are_built_from_trades(simulator):
 class Forming:
     """A sink that writes down which bar it was shown forming, and which were delivered."""
 
-    partial = True
+    partial, priced = True, False
 
     def __init__(self):
         self.shown, self.closed, self.states = [], [], []

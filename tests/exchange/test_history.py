@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccxtbt import CCXTFeed, CCXTFeedWithVolumes
-from ccxtbt.exchange.facts import TABLE
+from ccxtbt.exchange.exchanges import TABLE
 from ccxtbt.market.archive import Archive
 from ccxtbt.market.timeframes import parse
 from ccxtbt.sim.clock import SimClock

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ccxtbt._ohlcv import Layout, decode
 from ccxtbt.exchange.columns import extra_layout, with_extra
-from ccxtbt.exchange.facts import TABLE, Extra, Extras
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.facts import Extra, Extras
 
 KNOWN = [extras for facts in TABLE.values() for extras in facts.extras]
 NUMBER = st.builds("{}.{}".format, st.integers(0, 10**9), st.text("0123456789", min_size=1, max_size=8))

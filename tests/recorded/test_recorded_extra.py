@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ccxtbt.exchange.facts import TABLE, Extras
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.facts import Extras
 from recording import recorded
 
 # Exchange, kind of market, the sample's method of ccxt.

@@ -9,7 +9,8 @@ import pytest
 
 from ccxtbt.bulkfeed import BulkFeed
 from ccxtbt.errors import ConfigError
-from ccxtbt.exchange.facts import TABLE, Facts
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.resampled import ResampledFeedWithVolumes
 
 BARS = 40

@@ -18,6 +18,7 @@ FRONTS = {
     "livebooks",
     "bracketorders",
     "bulkfeed",
+    "ending",
     "inbox",
     "mailbox",
     "metrics",
@@ -25,8 +26,8 @@ FRONTS = {
     "gathering",
     "forming",
 }
-TOP = {"cli", "demo", "__main__"}
-GROUND = {"errors", "market.timeframes", "exchange.facts"}
+TOP = {"catalogue", "cli", "demo", "__main__"}
+GROUND = {"errors", "market.timeframes", "exchange.facts", "exchange.exchanges"}
 # room -> the rooms it may import, besides itself and the ground
 ALLOWED = {
     "ground": set(),

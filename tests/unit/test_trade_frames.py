@@ -8,7 +8,7 @@ import json
 import ccxt.pro
 import pytest
 
-from ccxtbt.exchange.facts import TABLE
+from ccxtbt.exchange.exchanges import TABLE
 from ccxtbt.market.frames import DIALECTS, trade_of
 
 BINANCE = {
