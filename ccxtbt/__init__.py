@@ -17,12 +17,16 @@ from ccxtbt.ccxtbroker import CCXTBroker
 from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithFunding, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.compat import inbacktrader
+from ccxtbt.compat.credentials import load_ccxt_config_from_env
 from ccxtbt.compat.exchangeconfig import ExchangeConfig
+from ccxtbt.compat.managers import DataUpdate, OrderUpdate, ThreadedDataManager, ThreadedOrderManager
 from ccxtbt.compat.ratelimiter import RateLimiter
 from ccxtbt.compat.threadedbroker import ThreadedBroker
 from ccxtbt.compat.threadeddatafeed import ThreadedDataFeed
 from ccxtbt.compat.websocket import CCXTWebSocket
 from ccxtbt.compat.websocketfeed import WebSocketFeed
+from ccxtbt.compat.websocketmanager import CCXTWebSocketManager
 from ccxtbt.exchange.retry import retry_with_backoff
 
 __all__ = [
@@ -36,11 +40,25 @@ __all__ = [
     "CCXTOrder",
     "CCXTStore",
     "CCXTWebSocket",
+    "CCXTWebSocketManager",
+    "CcxtBroker",
+    "CcxtFeed",
+    "CcxtStore",
+    "DataUpdate",
     "ExchangeConfig",
+    "OrderUpdate",
     "RateLimiter",
     "ThreadedBroker",
     "ThreadedDataFeed",
+    "ThreadedDataManager",
+    "ThreadedOrderManager",
     "WebSocketFeed",
+    "load_ccxt_config_from_env",
     "retry_with_backoff",
 ]
 __version__ = "0.1.0"
+
+# The specification's other spelling.
+CcxtStore, CcxtBroker, CcxtFeed = CCXTStore, CCXTBroker, CCXTFeed
+
+inbacktrader.install()

@@ -12,21 +12,27 @@ import backtrader as bt
 from ccxtbt.bracketorders import BracketOrder, BracketOrderManager
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
-from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.ccxtstore import CCXTStore, log_in_detail
+from ccxtbt.compat import oldoptions
+from ccxtbt.compat.oldviews import OldPositions, OldQueue
 from ccxtbt.ending import ON_STOP, STOP_TIMEOUT_S, Ending
-from ccxtbt.errors import ConfigError
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, RECONCILE_S, LiveDesk
+from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.reconcile import Foreign
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
 from ccxtbt.trading.sizes import CommInfo
 
+__all__ = ["CCXTBroker", "CCXTOrder", "CCXTStore"]
+
 logger = logging.getLogger(__name__)
 
 # What backtrader's own orders take by name; everything else that `buy` and `sell` are given goes to the exchange.
 SIZES_IN_ORDER = ("price", "plimit", "exectype", "valid", "tradeid", "oco", "trailamount", "trailpercent")
-
+# An endpoint's address -> its part in the name of ccxt's method.
+_OF_METHODS = str.maketrans("/", "_", "{}")
 
 # backtrader's statuses -> ccxt's, for a user's own reading of an exchange's words.
 _STATUS_OF = {
@@ -56,14 +62,24 @@ def _statuses_of(mapping: Mapping[str, Any]) -> dict[str, str]:
 
 
 class _MetaBroker(type(bt.BrokerBase)):  # type: ignore[misc]  # backtrader's metaclass
-    """Tells positional arguments by their types: a store, a mapping, or `debug`, as old scripts give them."""
+    """Tells positional arguments by their types: a store, a mapping, switches and numbers, as old scripts give them."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        switches = iter(("debug", "use_threaded_order_manager", "use_websocket_orders"))
+        numbers = iter(("max_retries", "retry_delay"))
         for value in args:
-            name = "store" if isinstance(value, CCXTStore) else "debug" if isinstance(value, bool) else "broker_mapping"
+            if isinstance(value, bool):
+                name = next(switches, "debug")
+            elif isinstance(value, int | float):
+                name = next(numbers, "retry_delay")
+            else:
+                name = "store" if isinstance(value, CCXTStore) else "broker_mapping"
             if value is not None and kwargs.setdefault(name, value) is not value:
                 raise ConfigError(f"CCXTBroker was given {name} twice: give it once, by name.")
-        made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs}
+        # Beside a store it is an old option of the broker's own.
+        stay = set() if "exchange" in kwargs else {"max_retries"}
+        made_of = {name: kwargs.pop(name) for name in STORE_ARGUMENTS if name in kwargs and name not in stay}
+        kwargs = oldoptions.put("CCXTBroker", oldoptions.BROKER, kwargs, cls.params)
         if kwargs.get("store") is None:
             kwargs["store"] = CCXTStore(**made_of) if "exchange" in made_of else CCXTStore._singleton
         if kwargs["store"] is None:
@@ -115,8 +131,21 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     cancel_all_after : float or None
         A dead man's switch: the exchange cancels all open orders of the account (of the run's markets, where it has one
         for each), protective stops too, when it has not heard from a live run for so many seconds. None: there is none.
-    debug
-        Accepted from old scripts.
+    debug : bool
+        Log at DEBUG level.
+    use_websocket_orders, use_threaded_order_manager, ...
+        Of old scripts; `ccxtbt.compat.oldoptions` has all of them, and a warning tells what each means here.
+
+    Attributes
+    ----------
+    store : CCXTStore
+        The account.
+    order_types, mappings : dict
+        What `broker_mapping` says, over what the class says.
+    cash, value, currency
+        As `getcash`, `getvalue` and the store tell them.
+    use_order_params : bool
+        True; of old scripts, and changes nothing: what `buy` and `sell` are given always goes to the exchange.
 
     Raises
     ------
@@ -142,9 +171,12 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
 
     order_types: Mapping[int, str] = {}
     mappings: Mapping[str, Mapping[str, Any]] = {}
+    use_order_params = True
 
     def __init__(self) -> None:
         super().__init__()
+        if self.p.debug:
+            log_in_detail()
         self.store: CCXTStore = self.p.store
         if self.p.position not in {"fills", "balance"}:
             raise ConfigError(f"position={self.p.position!r} is not known: say 'fills' or 'balance'.")
@@ -162,12 +194,14 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk: Any = bt.brokers.BackBroker()
         self._no_commission = self._desk.comminfo[None]
         self.cerebro: Any = None
+        self._begun = False
         self._brackets = BracketOrderManager(self)
         self._ending: Ending | None = None
 
     def start(self) -> None:
         """Begin a run: live if any feed is."""
         super().start()
+        self._begun = True
         self.store.attach(self.cerebro)
         feeds = self.cerebro.datas
         if any(data.islive() for data in feeds):
@@ -228,20 +262,49 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk.notifs.append(order.clone())
 
     @property
+    def notifs(self) -> OldQueue:
+        """The orders that `get_notification` has yet to give, as a queue and as a deque."""
+        return OldQueue(self._desk.notifs)
+
+    @property
+    def currency(self) -> str | None:
+        """The currency of cash and value."""
+        return self.store.currency
+
+    @property
+    def cash(self) -> float:
+        """As `getcash`."""
+        return self.getcash()
+
+    @cash.setter
+    def cash(self, cash: float) -> None:
+        """As `setcash`."""
+        self.setcash(cash)
+
+    @property
+    def value(self) -> float:
+        """As `getvalue`."""
+        return self.getvalue()
+
+    @property
     def startingcash(self) -> float:
-        """Cash when the run began."""
+        """Cash when the run began; before a live one, what the account has."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(self.currency or self._quote_ahead())
         return float(self._desk.startingcash)
 
     @property
     def startingvalue(self) -> float:
-        """Value when the run began."""
+        """Value when the run began; before a live one, what the account has."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.total(self.currency or self._quote_ahead())
         desk = self._desk
         return float(desk.startingvalue if isinstance(desk, LiveDesk) else desk.startingcash)
 
     @property
-    def positions(self) -> Any:
-        """Positions by data."""
-        return self._desk.positions
+    def positions(self) -> OldPositions:
+        """Positions by data; a symbol finds them too."""
+        return OldPositions(self._desk.positions)
 
     @property
     def open_orders(self) -> OpenOrders:
@@ -252,7 +315,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return OpenOrders(order for order in waiting if order is not None and order.alive())
 
     def getcash(self) -> float:
-        """Return the money in the store's currency."""
+        """Return the money in the store's currency; before a live run the account is asked for it, once."""
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(self.currency or self._quote_ahead())
         return float(self._desk.getcash())
 
     get_cash = getcash
@@ -284,7 +349,12 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     set_cash = setcash
 
     def getvalue(self, datas: Any = None) -> float:
-        """Return money and positions at the last price; of `datas`, the value of their positions alone."""
+        """Return money and positions at the last price; of `datas`, the value of their positions alone.
+
+        Before a live run it is what the account has of the store's currency, which is asked for once.
+        """
+        if datas is None and (wallet := self._ahead()) is not None:
+            return wallet.total(self.currency or self._quote_ahead())
         return float(self._desk.getvalue(datas))
 
     get_value = getvalue
@@ -333,7 +403,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         if currency is not None:
             pairs = {name: self._wallet_of(name) for name in currency}
             return {name: {"cash": cash, "value": value} for name, (cash, value) in pairs.items()}
-        return dict(self.store.wallet.raw)
+        return dict((self._ahead() or self.store.wallet).raw)
 
     def buy(self, owner: Any, data: Any, size: float, price: float | None = None, **kwargs: Any) -> Any:
         """Order to buy; arguments as backtrader's, and whatever else the exchange takes (also as ``params={}``)."""
@@ -346,6 +416,47 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     def cancel(self, order: Any) -> Any:
         """Ask to cancel an order; its notification comes when it is done."""
         return self._desk.cancel(order)
+
+    def get_orders_open(self, safe: bool = False) -> list[dict[str, Any]]:
+        """Ask the exchange for the account's open orders, and wait for them; `open_orders` are those of the run.
+
+        Parameters
+        ----------
+        safe
+            Accepted from old scripts.
+        """
+        return self.store.fetch_open_orders()
+
+    def private_end_point(
+        self,
+        type: str,  # noqa: A002  # the name that scripts give
+        endpoint: str,
+        params: Mapping[str, Any] | None = None,
+        prefix: str = "",
+    ) -> Any:
+        """Call one of the exchange's own private endpoints, once, and wait for its answer.
+
+        Parameters
+        ----------
+        type : str
+            ``'Get'``, ``'Post'``, ``'Put'`` or ``'Delete'``.
+        endpoint : str
+            Its address, such as ``'order/{id}/cancel'``: ccxt's method is ``private_post_order_id_cancel``.
+        params : mapping or None
+            The endpoint's parameters.
+        prefix : str
+            What stands before ``private`` in ccxt's name of the method, such as ``'v2'``.
+
+        Raises
+        ------
+        NotOfferedError
+            ccxt knows no such endpoint of this exchange.
+        """
+        path = endpoint.translate(_OF_METHODS).strip("_")
+        name = "_".join(part.lower() for part in (prefix, "private", type, path) if part)
+        if not hasattr(self.store.exchange, name):
+            raise NotOfferedError(f"ccxt's {self.store.exchange_id} has no method {name}: see dir(store.exchange).")
+        return self.store.private_end_point(type=type, endpoint=name, params=params)
 
     def create_bracket_order(
         self,
@@ -395,7 +506,21 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._desk.take(order, params, valid, quote_size)
         return order
 
+    def _ahead(self) -> Wallet | None:
+        """Return what the account has where a live run has yet to begin; None in a run, and before a backtest."""
+        if self._begun or self.cerebro is None or not any(data.islive() for data in self.cerebro.datas):
+            return None
+        return self.store.known_wallet()
+
+    def _quote_ahead(self) -> str:
+        # The markets are not loaded yet, and a unified symbol says it.
+        symbols = (getattr(LiveDesk.source(data).p, "dataname", None) for data in self.cerebro.datas)
+        first = next((symbol for symbol in symbols if isinstance(symbol, str)), "")
+        return first.partition("/")[2].partition(":")[0]
+
     def _wallet_of(self, currency: str) -> tuple[float, float]:
+        if (wallet := self._ahead()) is not None:
+            return wallet.free(currency), wallet.total(currency)
         if not isinstance(self._desk, LiveDesk):
             return self.getcash(), self.getvalue()
         return self.store.wallet.free(currency), self.store.wallet.total(currency)

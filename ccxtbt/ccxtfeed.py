@@ -16,7 +16,8 @@ import backtrader as bt
 import numpy as np
 
 from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Stamp
-from ccxtbt.ccxtstore import CCXTStore, open_archive
+from ccxtbt.ccxtstore import CCXTStore, log_in_detail, open_archive
+from ccxtbt.compat import oldoptions
 from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.exchange.facts import EXTRA_LINES, Extra
@@ -39,6 +40,8 @@ from ccxtbt.resampled import (
     ResampledFeedWithVolumes,
     waits,
 )
+
+__all__ = ["CCXTFeed", "CCXTStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ class _MetaFeed(type(BulkFeed)):  # type: ignore[misc]  # backtrader's metaclass
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if args:
             kwargs.setdefault("store" if isinstance(args[0], CCXTStore) else "dataname", args[0])
-        kwargs = _told(kwargs)
+        kwargs = _told(oldoptions.put("CCXTFeed", oldoptions.FEED, kwargs, cls.params))
         store = _store_of(kwargs)
         if store.stamp is not None:
             kwargs.setdefault("stamp", store.stamp)
@@ -154,9 +157,12 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     store : CCXTStore
         The account; or ``exchange``, ``currency``, ``config``, ... to make one. ``exchange`` alone names the account
         that was last opened there, if there is one.
-    backfill_start, ohlcv_limit, drop_newest, debug
-        Accepted from old scripts. With ``backfill_start=False`` no history is loaded before live bars; the others
-        change nothing: paging never stops short, and a forming bar is delivered with ``partial=True`` alone.
+    backfill_start : bool
+        False: no history is loaded before live bars.
+    debug : bool
+        Log at DEBUG level.
+    ohlcv_limit, drop_newest, ...
+        Of old scripts; `ccxtbt.compat.oldoptions` has all of them, and a warning tells what each means here.
 
     Raises
     ------
@@ -208,6 +214,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def __init__(self) -> None:
         super().__init__()
+        if self.p.debug:
+            log_in_detail()
         self._held: deque[list[Bar] | State | Exception] = deque()
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ccxtbt.compat import oldoptions
 from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.budgets import BudgetStats
 from ccxtbt.exchange.calls import Calls
@@ -30,6 +31,8 @@ from ccxtbt.trading.state import State
 
 if TYPE_CHECKING:
     from ccxtbt.market.archive import Archive
+
+__all__ = ["CCXTStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,23 @@ def open_archive(wanted: bool | str | os.PathLike[str] | None) -> Archive | None
     return Archive(None if wanted is True else wanted)
 
 
+def log_in_detail() -> None:
+    """Log at DEBUG level; who wants to see it says where to with `logging`."""
+    logging.getLogger("ccxtbt").setLevel(logging.DEBUG)
+
+
+def _take_sandbox(config: dict[str, Any]) -> bool:
+    """Take ccxt's own switches for a test network out of its configuration; return whether one is on.
+
+    With them alone ccxt would trade there, and our budget and journal would know nothing of it.
+    """
+    options = dict(config.get("options") or {})
+    asked = [where.pop(name, False) for where in (config, options) for name in ("sandbox", "testnet")]
+    if "options" in config:
+        config["options"] = options
+    return any(asked)
+
+
 class _OnePerAccount(type):
     """One store for each (exchange, credentials, sandbox, currency), as a script that makes it twice expects.
 
@@ -81,7 +101,7 @@ class _OnePerAccount(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls._singleton is None:
             cls._stores = {}
-        fresh = super().__call__(*args, **kwargs)
+        fresh = super().__call__(*args, **oldoptions.put("CCXTStore", oldoptions.STORE, kwargs))
         cls._singleton = store = cls._stores.setdefault(fresh.key, fresh)
         return store
 
@@ -213,6 +233,9 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
 
     BrokerCls: Any = None
     DataCls: Any = None
+    # As those two, set by the modules that have them.
+    WebSocketManagerCls: Any = None
+    RateLimiterCls: Any = None
     _GRANULARITIES = GRANULARITIES
 
     def __init__(
@@ -240,7 +263,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             raise ConfigError(f"exchange={exchange!r} is not a name: give ccxt's, such as exchange='binance'.")
         if orders not in {"live", "always"}:
             raise ConfigError(f"orders={orders!r} is not known: say 'live' or 'always'.")
-        config = dict(config or {})
+        config = oldoptions.config_of(config)
+        sandbox = bool(sandbox) | _take_sandbox(config)
         self.currency = currency
         self.retries = retries if max_retries is None else max_retries
         self.debug = debug
@@ -291,9 +315,10 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self._notifs: deque[tuple[str, tuple[Any, ...], dict[str, Any]]] = deque()
         self._pause_s = FIRST_PAUSE_S
         self._guests: set[object] = set()
+        self._manager: Any = None
         self._runs_for_guests = False
         if debug:
-            logging.getLogger("ccxtbt").setLevel(logging.DEBUG)
+            log_in_detail()
 
     def __repr__(self) -> str:
         return f"CCXTStore(exchange={self.exchange_id!r}, currency={self.currency!r})"
@@ -337,12 +362,12 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     @property
     def _cash(self) -> float:
         """What can be spent of the store's currency, as last known; asked for if nothing is known yet."""
-        return self._known_wallet().free(self.currency)
+        return self.known_wallet().free(self.currency)
 
     @property
     def _value(self) -> float:
         """What is held of the store's currency, as last known; asked for if nothing is known yet."""
-        return self._known_wallet().total(self.currency)
+        return self.known_wallet().total(self.currency)
 
     def get_balance(self, currency: str | None = None) -> Any:
         """Ask for the balance; return (cash, value) in the store's currency, or what can be spent of a given one.
@@ -361,7 +386,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         """Return what is held of the store's currency, as last known."""
         return self._value
 
-    def _known_wallet(self) -> Wallet:
+    def known_wallet(self) -> Wallet:
+        """Return the balance as last known; asked for if nothing is known yet and there are keys."""
         if not self.wallet.raw and self.exchange.check_required_credentials(False):
             self.wallet.update(self.get_wallet_balance())
         return self.wallet
@@ -369,6 +395,27 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
     def rate_limit_stats(self) -> BudgetStats:
         """Read the budgets of requests and orders at this moment: used, waiting, frozen."""
         return self.connection.stats()
+
+    def get_rate_limiter(self) -> Any:
+        """Return a `RateLimiter` on this account's own budget of requests, for what goes past the store."""
+        return self.RateLimiterCls.of(self)
+
+    def get_websocket_manager(self) -> Any:
+        """Return the `CCXTWebSocketManager` of this account, started.
+
+        Raises
+        ------
+        ConfigError, TryLaterError
+            As at any start.
+        """
+        if self._manager is None:
+            self._manager = self.WebSocketManagerCls(self)
+        self._manager.start()
+        return self._manager
+
+    def is_connected(self) -> bool:
+        """Whether the connection to the exchange is up."""
+        return self.connection.running
 
     def get_granularity(self, timeframe: int, compression: int) -> str:
         """Return the exchange's text for a backtrader timeframe, such as ``'5m'``.

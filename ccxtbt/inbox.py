@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -50,7 +51,7 @@ class Inbox:
         reached: set[Receiver | None] = set()
         gathering = self._gathering
         wait_s = min(wait_s, gathering.left_s(time.monotonic()))
-        try:
+        with suppress(Empty):
             receiver, item, slot = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
             while True:
                 if receiver is None or (slot is None and not gathering.knows(receiver)):
@@ -60,9 +61,8 @@ class Inbox:
                 else:
                     self._deliver(gathering.put(receiver, item, slot, time.monotonic()), reached)
                 receiver, item, slot = self._queue.get_nowait()
-        except Empty:
-            self._deliver(gathering.due(time.monotonic()), reached)
-            return reached
+        self._deliver(gathering.due(time.monotonic()), reached)
+        return reached
 
     def _deliver(self, deliveries: list[Delivery], reached: set[Receiver | None]) -> None:
         for receiver, item in deliveries:

@@ -433,7 +433,7 @@ class LiveDesk(LiveBooks):
     def at_rest(self) -> bool:
         """Whether the exchange has answered to all that was sent, and nothing trades or misses a fill at the moment."""
         waiting = self._states.open()
-        return not (self._cancelling or self._unsettled) and not any(
+        return not (self._cancelling or self._unsettled or self._grown) and not any(
             state.order_id is None or state.in_doubt or self._legs[state.client_id].at_once for state in waiting
         )
 

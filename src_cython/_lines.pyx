@@ -948,6 +948,7 @@ cdef class Cursor:
     # What cerebro asks each feed in every pass of a live run
 
     def haslivedata(self):
+        """Whether a live run has bars that no pass has taken yet."""
         return self._live and (self._pos < self._stop or self._count > 0)
 
     def do_qcheck(self, bint onoff, double qlapse):

@@ -16,6 +16,8 @@ from pathlib import Path
 import ccxtbt
 from ccxtbt.sim.server import SimServer
 
+# How often is looked whether the script has done what is wanted, where it says nothing.
+LOOK_S = 0.1
 # A clean end takes no longer.
 END_S = 5.0
 
@@ -50,7 +52,7 @@ def interrupted(
     until: Callable[[list[str]], bool],
     limit_s: float,
 ) -> Spoken:
-    """Run a script until its lines so far are what `until` wants, then press Ctrl-C."""
+    """Run a script until `until` says, by its lines so far or by the exchange, that it did enough; press Ctrl-C."""
     source = str(Path(ccxtbt.__file__).parents[1])
     environment = {**os.environ, "CCXTBT_ENDPOINT": server.url, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1"}
     spoken, arriving = Spoken(), queue.SimpleQueue()
@@ -68,7 +70,12 @@ def interrupted(
         try:
             deadline_s = time.monotonic() + limit_s
             while not until(spoken.lines):
-                line = arriving.get(timeout=max(0.0, deadline_s - time.monotonic()))
+                try:
+                    line = arriving.get(timeout=LOOK_S)
+                except queue.Empty:
+                    if time.monotonic() > deadline_s:
+                        raise
+                    continue
                 if line is None:
                     break
                 spoken.lines.append(line.rstrip("\n"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable
 from typing import Any, Self
 
+from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.bridge import in_a_loop
 from ccxtbt.exchange.limiter import Limiter, LimiterStats
@@ -43,6 +44,15 @@ class RateLimiter:
         if not self.rate_limit >= 1:
             raise ConfigError(f"rate_limit={self.rate_limit!r} lets nothing out: give 1 or more requests a minute.")
         self._limiter = Limiter(rules_from_table([(self.rate_limit, WINDOW_MS)], order_share=0.0))
+
+    @classmethod
+    def of(cls, store: CCXTStore) -> RateLimiter:
+        """Return one on the budget of a store: who acquires here waits with all other requests of the account."""
+        stats = store.connection.limiter.stats()
+        per_minute = [rule.limit * WINDOW_MS / 1000 / rule.window_s for rule in stats.rules]
+        limiter = _OfStore(min(per_minute, default=1200))
+        limiter._limiter = store.connection.limiter
+        return limiter
 
     def __repr__(self) -> str:
         return f"RateLimiter(rate_limit={self.rate_limit!r})"
@@ -96,3 +106,13 @@ class RateLimiter:
     async def _wait(self) -> None:
         while (wait_s := self.get_wait_time()) > 0:  # noqa: ASYNC110  # time is what is waited for
             await asyncio.sleep(wait_s)
+
+
+class _OfStore(RateLimiter):
+    """The budget of a store."""
+
+    def reset(self) -> None:
+        """Do nothing: the exchange forgets nothing either."""
+
+
+CCXTStore.RateLimiterCls = RateLimiter

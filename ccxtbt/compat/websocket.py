@@ -26,6 +26,8 @@ CHANNELS = {
     "trades": "watchTrades",
     "ticker": "watchTicker",
     "orderbook": "watchOrderBook",
+    "funding_rate": "watchFundingRate",
+    "mark_price": "watchMarkPrice",
     "orders": "watchOrders",
     "my_trades": "watchMyTrades",
 }
@@ -55,9 +57,9 @@ class Message(NamedTuple):
         ccxt's unified symbol; None in ``'lost'`` and where a status is of all symbols.
     data : Any
         ``'ohlcv'``: a `Bar`, which begins as ccxt's row does (open time in ms UTC, open, high, low, close, volume);
-        ``'trades'``: a list of `Trade`; ``'ticker'``, ``'orderbook'``, ``'orders'``, ``'my_trades'``: one of ccxt's
-        structures. ``'status'``: a dict of ``channel``, ``up`` and ``reason``; what happened before it came up again
-        may not have come. ``'lost'``: by channel, how many messages before this one went unread.
+        ``'trades'``: a list of `Trade`; the others: one of ccxt's structures. ``'status'``: a dict of ``channel``,
+        ``up`` and ``reason``; what happened before it came up again may not have come. ``'lost'``: by channel, how many
+        messages before this one went unread.
     timeframe : str or None
         Of bars.
     closed : bool or None

@@ -9,7 +9,6 @@ offered to a tap before ccxt parses them, and a subscription learns when its mes
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from ccxtbt.exchange.budgets import Budget, Key
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.columns import ColumnsMixin
 from ccxtbt.exchange.counted import CountedAsync, CountedSync
+from ccxtbt.exchange.discretion import DiscreetLog, without_query
 from ccxtbt.exchange.throttle import AsyncThrottle, SyncThrottle
 from ccxtbt.exchange.wire import SENDER, WIRE, TappedClient
 
@@ -60,15 +60,6 @@ class Hooks:
     tap: Tap | None = None
 
 
-# ccxt's errors quote the address that failed, and the query of a private one carries its signature.
-_QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
-
-
-def _without_query(error: ccxt.BaseError) -> ccxt.BaseError:
-    error.args = tuple(_QUERY.sub(r"\1", arg) if isinstance(arg, str) else arg for arg in error.args)
-    return error
-
-
 class CommonMixin:
     """Hooks of both classes."""
 
@@ -99,7 +90,7 @@ class AsyncMixin(CommonMixin, CountedAsync):
         try:
             return await super().fetch(url, *more, **named)
         except ccxt.BaseError as error:
-            raise _without_query(error)  # noqa: B904  # the same error, with its own cause
+            raise without_query(error)  # noqa: B904  # the same error, with its own cause
 
     def client(self, url: str) -> Any:
         """Return ccxt's client for `url` on the wire of this context, tapped."""
@@ -139,7 +130,7 @@ class SyncMixin(CommonMixin, CountedSync):
         try:
             return super().fetch(url, *more, **named)
         except ccxt.BaseError as error:
-            raise _without_query(error)  # noqa: B904  # the same error, with its own cause
+            raise without_query(error)  # noqa: B904  # the same error, with its own cause
 
     def throttle(self, cost: float | None = None) -> None:
         """Wait for the shared budget."""
@@ -166,6 +157,22 @@ def _ccxt_class(module: Any, exchange_id: str) -> Any:
     return getattr(module, exchange_id)
 
 
+def _discreet(exchange: Any) -> Any:
+    exchange.logger = DiscreetLog(logging.getLogger("ccxt.base.exchange"), exchange)
+    return exchange
+
+
+def required_credentials(exchange_id: str) -> list[str]:
+    """Return ccxt's names of what an exchange wants to know of an account.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    return [name for name, needed in _ccxt_class(ccxt, exchange_id)().requiredCredentials.items() if needed]
+
+
 def class_of(exchange_id: str) -> Any:
     """Return ccxt's class for the I/O thread: with WebSocket where there is one.
 
@@ -186,7 +193,7 @@ def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
         ccxt knows no such exchange.
     """
     base = class_of(exchange_id)
-    return type(base.__name__, (AsyncMixin, ColumnsMixin, base), {"ccxtbt_hooks": hooks})(config)
+    return _discreet(type(base.__name__, (AsyncMixin, ColumnsMixin, base), {"ccxtbt_hooks": hooks})(config))
 
 
 def open_sync(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
@@ -198,7 +205,7 @@ def open_sync(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
         ccxt knows no such exchange.
     """
     base = _ccxt_class(ccxt, exchange_id)
-    return type(base.__name__, (SyncMixin, base), {"ccxtbt_hooks": hooks})(config)
+    return _discreet(type(base.__name__, (SyncMixin, base), {"ccxtbt_hooks": hooks})(config))
 
 
 def redirect(urls: Any, endpoint: str) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.exchange.retry import retry_with_backoff
+from ccxtbt.market.timeframes import next_ms, parse
 
 
 class Calls:
@@ -73,6 +75,51 @@ class Calls:
     ) -> list[list[float]]:
         """Ask for a page of bars: rows of open time (ms UTC), open, high, low, close, volume; one may be forming."""
         return list(self._ask("fetch_ohlcv", symbol, timeframe, since, limit, dict(params or {})))
+
+    def get_historical_dataframe(
+        self, symbol: str, interval_str: str, num_candles: int, drop_incomplete_candle: bool = True
+    ) -> Any:
+        """Ask for the last bars of a market, in one page, as pandas has them.
+
+        Parameters
+        ----------
+        symbol : str
+            ccxt's unified symbol.
+        interval_str : str
+            ccxt's timeframe, such as ``'5m'``.
+        num_candles : int
+            How many bars; no more come than the exchange gives at once.
+        drop_incomplete_candle : bool
+            Leave out the bar that is forming by the exchange's clock, where the answer has it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns open, high, low, close, volume, as float64, by their open in UTC; the index is called timestamp.
+
+        Raises
+        ------
+        NotOfferedError
+            The exchange has no OHLCV, or not this timeframe.
+        ConfigError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ConfigError("get_historical_dataframe needs pandas: install it with pip install pandas.") from error
+        known = self.connection.rest or self.connection.description
+        if not known.has.get("fetchOHLCV") or interval_str not in (known.timeframes or {interval_str: ""}):
+            offered = ", ".join(known.timeframes or ()) or "none"
+            raise NotOfferedError(f"{known.id} has no bars of {interval_str!r} through ccxt; it has: {offered}.")
+        rows = self.fetch_ohlcv(symbol, interval_str, None, num_candles + 1) if num_candles > 0 else []
+        now_ms, frame = self.connection.clock.now_ms(), parse(interval_str)
+        if drop_incomplete_candle:
+            rows = [row for row in rows if next_ms(frame, int(row[0])) <= now_ms]
+        rows = [row[:6] for row in rows if None not in row[:6]][-num_candles:] if num_candles > 0 else []
+        table = pd.DataFrame(rows, columns=["timestamp", "open", "high", "low", "close", "volume"], dtype=float)
+        table.index = pd.DatetimeIndex(pd.to_datetime(table.pop("timestamp"), unit="ms", utc=True), name="timestamp")
+        return table
 
     def fetch_order(self, oid: str, symbol: str | None = None) -> dict[str, Any]:
         """Ask how an order stands, by the exchange's id."""

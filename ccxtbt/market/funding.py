@@ -34,6 +34,8 @@ PAUSE_MS = 1_000
 STREAMED_PAUSE_MS = 60_000
 # The longest time.
 LONGEST_PAUSE_MS = 300_000
+# So long after a payment the exchange is asked for the next one.
+AFTER_MS = 10_000
 REMEMBERED = 1_000
 NAN = math.nan
 
@@ -80,6 +82,11 @@ class Ledger:
         if last.due_ms not in self._paid_ms:
             self.pay(last.due_ms, last.rate)
         return last.due_ms
+
+    @property
+    def due_ms(self) -> int | None:
+        """When the last forecast falls due; None before the first."""
+        return self._forecasts[-1].due_ms if self._forecasts else None
 
     def at(self, now_ms: int) -> tuple[float, float, float, float]:
         """Return the values of `FUNDING_LINES` as they were known at a time; NaN for what was not."""
@@ -258,7 +265,7 @@ class Funding:
         """Ask again and again, the more seldom where mark prices are streamed."""
         has, clock = self._connection.rest.has, self._connection.clock
         if self._watches is not None:
-            for kind, ability in (("funding", "watchFundingRate"), ("mark", "watchMarkPrice")):
+            for kind, ability in (("funding_rate", "watchFundingRate"), ("mark_price", "watchMarkPrice")):
                 if has.get(ability):
                     self._watches.subscribe(kind, self._symbol, self)
                     break
@@ -271,7 +278,12 @@ class Funding:
                 logger.warning("%s: asking for its funding failed: %r", self._symbol, error)
 
     def _next_ask_ms(self, now_ms: int) -> int:
-        """Return when to ask next: just before a bar closes, neither too often nor too seldom."""
+        """Return when to ask next: just before a bar closes, neither too often nor too seldom; and after a payment."""
         soonest_ms = now_ms + (STREAMED_PAUSE_MS if self._streamed else PAUSE_MS)
         before_ms = next_ms(self._timeframe, soonest_ms + EARLY_MS) - EARLY_MS
-        return min(before_ms, now_ms + LONGEST_PAUSE_MS)
+        at_ms = min(before_ms, now_ms + LONGEST_PAUSE_MS)
+        due_ms = self.ledger.due_ms
+        if due_ms is not None and now_ms < due_ms + AFTER_MS:
+            # What is due next is not known before; the exchange may take a moment to say it.
+            at_ms = min(at_ms, max(due_ms, now_ms) + PAUSE_MS)
+        return at_ms

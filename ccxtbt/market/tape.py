@@ -104,6 +104,7 @@ class Reel:
     def __init__(self, since_ms: int, names: tuple[str, ...] = ()) -> None:
         self.complete_ms = since_ms
         self.fetched = 0
+        self._names = names
         self._sums = Sums(names)
         self._dense = True
         # Most decimals that an amount and a price had.
@@ -215,8 +216,9 @@ class Reel:
     def _note(self, trade: Trade) -> None:
         while round(trade.amount, self._places) != trade.amount and self._places < MOST_PLACES:
             self._places += 1
-        while round(trade.price, self._price_places) != trade.price and self._price_places < MOST_PLACES:
-            self._price_places += 1
+        if self._names:
+            while round(trade.price, self._price_places) != trade.price and self._price_places < MOST_PLACES:
+                self._price_places += 1
 
     def _bar(self, ts_ms: int, opened: float, high: float, low: float, close: float, volume: float) -> Bar:
         # A sum of floats lies a little beside the exchange's decimal; the places of its amounts bring it back.
@@ -323,11 +325,11 @@ class Tape(Reel):
         bars = []
         for trade in trades:
             self._note(trade)
-            left_out = self._bars.late + self._bars.skipped
+            left_out = self._bars.late + self._bars.skipped if self._names else 0
             closed = self._bars.add(trade.ts_ms, trade.price, trade.amount)
             if closed is not None:
                 bars.append(self._bar(*closed))
-            if self._bars.late + self._bars.skipped == left_out:
+            if self._names and self._bars.late + self._bars.skipped == left_out:
                 self._sums.add(trade)
         if trades:
             last_ms = max(trade.ts_ms for trade in trades)

@@ -186,7 +186,7 @@ class TickFlow(Flow):
             return await self._past(self._start_ms, end_ms)
         with in_lane(Lane.HISTORY):
             trades = await self._fetch_trades(None)
-        reel = TickReel(self._per_bar, trades[0].ts_ms if trades else end_ms, end_ms, self._names)
+        reel = TickReel(self._per_bar, trades[0].ts_ms if trades else end_ms, self._end_ms, self._names)
         return _block(reel.answered(trades, False, now_ms, self._now_ms()) + reel.tick(self._now_ms()))
 
     async def _history_before_live(self, streams: Streams) -> tuple[Columns, NDArray[np.uint8]]:

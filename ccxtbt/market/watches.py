@@ -1,4 +1,4 @@
-"""Tickers and order books as ccxt's own `watch_*` bring them: one supervised task a subscription, on one socket."""
+"""What ccxt's own `watch_*` bring beside bars and trades: one supervised task a subscription, on one socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 KINDS = {
     "ticker": ("watchTicker", "watch_ticker"),
     "orderbook": ("watchOrderBook", "watch_order_book"),
-    "mark": ("watchMarkPrice", "watch_mark_price"),
-    "funding": ("watchFundingRate", "watch_funding_rate"),
+    "funding_rate": ("watchFundingRate", "watch_funding_rate"),
+    "mark_price": ("watchMarkPrice", "watch_mark_price"),
 }
 
 BACKOFF_S = 0.5

@@ -216,7 +216,6 @@ def test_a_broker_tells_its_arguments_by_their_types(store):
         assert broker.store is store
         assert broker.order_types[bt.Order.Stop] == "stop-loss"
     assert CCXTBroker(store).store is CCXTBroker(None, True).store is CCXTBroker().store is store
-    assert CCXTBroker(max_retries=3).store is CCXTBroker(store=store, max_retries=3).store is store
     assert CCXTBroker(exchange="kraken", currency="EUR", config={}, retries=2).store.exchange_id == "kraken"
     with pytest.raises(ConfigError, match="twice"):
         CCXTBroker(mapping, broker_mapping={})
@@ -232,9 +231,10 @@ def test_the_names_of_the_package_and_of_its_modules():
 # Feeds
 
 
+@pytest.mark.filterwarnings("ignore:ohlcv_limit of CCXTFeed:DeprecationWarning")
 @pytest.mark.parametrize("limit", [20, 100])
 def test_a_page_size_never_shortens_a_history(simulator, limit):
-    server = simulator((BTC,), history_ms=6 * HOUR_MS, quiet_bars="flat")
+    server = simulator((BTC,), history_ms=6 * HOUR_MS, quiet_bars="flat", speed=10)
     store = store_of(server)
     feed = feed_of(
         store,
@@ -250,6 +250,7 @@ def test_a_page_size_never_shortens_a_history(simulator, limit):
     assert len(watcher.seen[feed]) == 300
 
 
+@pytest.mark.filterwarnings("ignore:drop_newest of CCXTFeed:DeprecationWarning")
 @pytest.mark.parametrize("drop_newest", [True, False])
 def test_dropping_the_newest_bar_changes_nothing(store, server, drop_newest):
     feed = feed_of(store, server, drop_newest=drop_newest)

@@ -112,12 +112,13 @@ def test_where_no_request_asks_by_client_id_the_lists_can_prove_an_order_but_not
             doubts: list[str] = []
             order = ("BTC/USDT", "limit", "buy", 1.0, 100.0, params)
             if found == "open":
-                assert connection.call(desk.submit, order, client_id, doubts.append)["id"] == "theirs"
+                (told,) = connection.call(desk.submit, [order], [client_id], doubts.append)
+                assert told["id"] == "theirs"
                 connection.call(desk.cancel, None, client_id, "BTC/USDT")
                 assert cancelled == ["theirs"]
             else:
                 with pytest.raises(OutcomeUnknownError, match="does not prove that it never arrived"):
-                    connection.call(desk.submit, order, client_id, doubts.append)
+                    connection.call(desk.submit, [order], [client_id], doubts.append)
                 with pytest.raises(OutcomeUnknownError, match="in no list"):
                     connection.call(desk.cancel, None, client_id, "BTC/USDT")
                 assert not cancelled

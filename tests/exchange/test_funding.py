@@ -104,6 +104,9 @@ def test_live_bars_have_what_was_known_at_each_close_also_when_funding_is_paid(s
         recent = {float(market.price(market.close_before(at_ms + 1))) for at_ms in range(oldest_ms, stamp + 1)}
         assert mark in recent
     assert live >= 10
+    # The next payment is known soon after one.
+    assert seen.bars[-1][0] > due_ms
+    assert seen.bars[-1][4] == due_ms + FUNDING_MS
     assert any(stamp < due_ms for stamp, *_ in seen.bars)
 
 

@@ -117,8 +117,8 @@ def test_the_list_follows_what_the_entry_fills(server):
     # Of a size that takes many trades, so that exits stand while the entry still grows.
     watcher, plan, broker = trade(server, enter(0.9, 1.0003, size=1.5, exectype=bt.Order.Limit, price=0.99999))
     sizes = [listed.orders[0].orig_qty for listed in lists(server)]
-    assert sizes == sorted(sizes)
     assert len(sizes) > 1
+    assert max(sizes) > sizes[0]
     assert all(sum(order.status == "FILLED" for order in listed.orders) <= 1 for listed in lists(server))
     assert statuses(watcher, plan.made[2])[-1] == "Completed"
     assert statuses(watcher, plan.made[1]).count("Accepted") == 1
@@ -135,13 +135,15 @@ def enter_and_end(server, *ways, **options):
         if accepted(w, plan.made[-3:]) and len(done) < len(plan.made) // 3:
             done.append(ways[len(done)](w, *plan.made[-2:]))
 
-    plan = Plan(*[enter(size=0.1)] * len(ways))
+    # So little that it is filled at once, and its list needs not grow.
+    plan = Plan(*[enter(size=0.001)] * len(ways))
     store = store_of(server, **options)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
     broker = store.getbroker(check_interval=0.5)
     watcher = run(store, feed, broker=broker, act=act, until=lambda w: len(done) == len(ways) and plan.until(w))
     assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Canceled", "Canceled"] * len(ways)
-    assert [order.status for listed in lists(server) for order in listed.orders] == ["CANCELED"] * 2 * len(ways)
+    assert {order.status for listed in lists(server) for order in listed.orders} == {"CANCELED"}
+    assert len(lists(server)) >= len(ways)
     assert_books_agree(server, watcher, broker, OPENING)
     return watcher
 
