@@ -198,6 +198,10 @@ def test_a_journal_of_an_older_release_is_brought_up_to_date(desk, tmp_path, ver
         """)
     journal = desk.open()
     assert journal.first == 8
+    # What it tells of the order is what was sent.
+    (order,) = journal.past.orders
+    assert (order.open, order.asked["exectype"], order.asked["size"], order.asked["price"]) == (True, "Limit", 0.1, 6.0)
+    assert (order.legs[0].status, order.legs[0].order_id) == ("Accepted", "99")
     assert desk.kept(journal, intent(8)) == [""]
     journal.note(Kept({"seen": "[1]"}))
     journal.close()
