@@ -18,7 +18,6 @@ def test_the_document_has_commands():
 def test_files_that_a_document_names_exist(document):
     text = (ROOT / "docs" / document).read_text()
     named = set(re.findall(r"\b((?:tests|docs|ccxtbt|benchmarks)/[\w./-]*\w)", text))
-    # To come with the reading of the journal, as it says.
     missing = {name for name in named if not (ROOT / name).exists()}
     # A file of bt-ccxt-store's own.
     assert {name for name in missing if not name.startswith("ccxtbt/test_optional")} == set()
