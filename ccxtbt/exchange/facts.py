@@ -170,7 +170,8 @@ _BINANCE_USDM = replace(
     page_limit=1_500,
     streams_per_request=100,
     streams_per_socket=190,
-    stream_ends=(),
+    # "User Data Streams": the key in the address is good for an hour after its last renewal.
+    stream_ends=('"e":"listenKeyExpired"',),
 )
 
 # bybit: bybit-exchange.github.io, "Rate Limit Rules": the headers X-Bapi-Limit-Status and, as a time in ms,

@@ -37,6 +37,8 @@ BACKOFF_MAX_S = 30.0
 # How often the socket is looked at, and how long the exchange may take to answer to a subscription.
 LOOK_S = 0.5
 CONFIRM_S = 20.0
+# A key that could not be renewed is good for a while yet.
+RENEW_PAUSE_S = 30.0
 # A connection that says nothing for so many times the longest time between two pings is dead.
 MISSED_PINGS = 2.5
 # What keeps a connection alive answers nothing.
@@ -98,8 +100,11 @@ class Private:
         self._wire.tap = self._hear
         self._asked_s: float | None = None
         self._why = ""
-        self._broken = False
+        # Up was told, and no break since; a break was told, and no up since.
+        self._is_up = self._broken = False
         self._again = asyncio.Event()
+        self._pausing: set[str] = set()
+        self._renew_s = 0.0
         self._watching: dict[str, asyncio.Task[Any] | None] = {}
 
     def follow(self, *names: str) -> None:
@@ -260,8 +265,11 @@ class Private:
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
-        self._asked_s, self._why = time.monotonic(), ""
-        self._broken = False
+        self._asked_s = time.monotonic()
+        self._come_up()
+
+    def _come_up(self) -> None:
+        self._is_up, self._broken, self._why = True, False, ""
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
@@ -287,6 +295,7 @@ class Private:
             self._asked_s = None
         ended = any(word in text for word in self._connection.facts.stream_ends)
         if ended:
+            self._connection.rest.forget_listen_keys()
             self._break_off("the exchange has ended it")
         return ended
 
@@ -297,17 +306,33 @@ class Private:
         self._wire.break_off(reason)
 
     async def _guard(self) -> None:
-        """Break the socket off where nothing can come any more."""
+        """Break the socket off where nothing can come any more; tell where all comes without being asked for."""
         self._watching["guard"] = asyncio.current_task()
         confirm_s = CONFIRM_S / self._connection.clock.rate
         dead_s = MISSED_PINGS * self._wire.ping_s
         while True:
             await asyncio.sleep(LOOK_S)
             now_s, heard_s = time.monotonic(), self._wire.heard_s
+            if not (self._is_up or self._pausing or self._asked_s) and self._wire.is_open:
+                # A key in the address is the whole subscription: no message leaves that would tell it.
+                self._come_up()
             if self._asked_s is not None and now_s - self._asked_s > confirm_s:
                 self._break_off("the exchange has not answered to the subscription")
             elif heard_s is not None and now_s - heard_s > dead_s:
                 self._break_off(f"the connection has said nothing, not even to pings, for {now_s - heard_s:.1f} s")
+            if self._is_up and now_s >= self._renew_s:
+                await self._renew(now_s)
+
+    async def _renew(self, now_s: float) -> None:
+        """Keep the key of the stream alive, where it has one."""
+        try:
+            same = await self._connection.rest.renew_listen_keys()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+            self._renew_s = now_s + RENEW_PAUSE_S
+            logger.warning("The key of the private stream could not be renewed (%s); trying again.", error)
+        else:
+            if not same:
+                self._break_off("its key was not renewed in time")
 
     def _held_s(self) -> float:
         """Return for how many seconds from now no order can leave."""
@@ -371,16 +396,19 @@ class Private:
                 failures += 1
                 reason = self._why or f"{type(error).__name__}: {error}"
                 logger.warning("The private stream of %s broke (%s).", name, reason)
+                self._is_up = False
                 if not self._broken:
                     # The streams share a connection: each breaks with it, and it is told once.
                     self._broken = True
                     self._again.clear()
                     self._sink.down(reason)
+                self._pausing.add(name)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(
                         random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(failures, 10)))
                     ):
                         await self._again.wait()
+                self._pausing.discard(name)
 
     def _orders(self, orders: list[dict[str, Any]]) -> None:
         for order in orders:
