@@ -20,18 +20,19 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
-from ccxtbt.livebooks import LiveBooks
+from ccxtbt.livebooks import ZERO, LiveBooks
+from ccxtbt.liveswaps import LiveSwaps, contracts_of
 from ccxtbt.trading.armed import Armed
-from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
-from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Up
+from ccxtbt.trading.contracts import Payment
+from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Stances, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.reports import OrderFact
-from ccxtbt.trading.rules import Rules, Side
+from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
     WORKING,
@@ -141,7 +142,9 @@ class LiveDesk(LiveBooks):
     balance_ttl_s : float
         How old a balance may get before it is asked for again.
     seeded : bool
-        Begin with the positions that the account holds, instead of none.
+        Begin with the positions that the account holds, instead of none; in contracts a run always does.
+    leverage, margin_mode, hedged
+        See `LiveSwaps`.
     """
 
     def __init__(
@@ -157,6 +160,9 @@ class LiveDesk(LiveBooks):
         flatten_excess: bool = False,
         balance_ttl_s: float = BALANCE_TTL_S,
         seeded: bool = False,
+        leverage: Any = None,
+        margin_mode: Any = None,
+        hedged: bool = False,
     ) -> None:
         store.start()
         self._balance_ttl_s = balance_ttl_s
@@ -195,6 +201,9 @@ class LiveDesk(LiveBooks):
         # Bars of each data that brackets and armed orders have been shown.
         self._priced: dict[Any, int] = {}
         self._looked_s = self._hinted_s = self._balance_s = self._prices_s = time.monotonic()
+        contracts = contracts_of(store.connection.markets, self._symbols_of(cerebro.datas), store.exchange_id)
+        if contracts:
+            self._swaps = LiveSwaps(self, contracts, leverage, margin_mode, hedged=hedged)
 
     # Life
 
@@ -205,13 +214,15 @@ class LiveDesk(LiveBooks):
         self.store.desk = self
         opened_ms = 0
         if self._keyed:
+            if self._swaps is not None:
+                self._swaps.open(self._courier, self.store.connection)
             opened_ms = self.store.connection.clock.now_ms()
             balance = self._courier.fetch_balance()
             self.wallet.replace(balance)
             opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
         self.open_books(opened_ms)
-        seeded = self.holdings() if self._seeded else []
+        seeded = self.holdings() if self._seeded or self._swaps is not None else []
         if seeded or self._wanted:
             self._prices |= self._courier.fetch_prices({*seeded, *self._wanted}).last
         for symbol in seeded:
@@ -232,6 +243,8 @@ class LiveDesk(LiveBooks):
             self._expire()
         if self._seeds:
             self._tell_seeds()
+        if self._swaps is not None:
+            self._swaps.next()
         now_s = time.monotonic()
         self._keep_account(now_s)
         all_due = now_s - self._looked_s >= self._poll_s
@@ -254,7 +267,11 @@ class LiveDesk(LiveBooks):
             if self.differences():
                 self._audit.looking = True
                 # Fills that explain it may be in any market that we have traded or have orders in.
-                self._courier.audit({*self._books, *(state.symbol for state in self._states.open())})
+                waiting = self._states.open()
+                self._courier.audit(
+                    {*self._books, *(state.symbol for state in waiting), *(self._swaps.stances if self._swaps else ())},
+                    [(state.order_id, state.client_id, state.symbol) for state in waiting if not state.is_named],
+                )
             else:
                 self._audit.put_off(now_s, again=False)
         if self._keyed and now_s - self._balance_s >= self._balance_ttl_s:
@@ -263,6 +280,21 @@ class LiveDesk(LiveBooks):
         if self._wanted and (now_s - self._prices_s >= PRICES_TTL_S or not self._wanted <= self._asked):
             self._prices_s, self._asked = now_s, set(self._wanted)
             self._courier.refresh_prices(self._wanted)
+
+    def _hear_account(self, item: dict[str, Any] | Prices | Stances | Payment) -> None:
+        """Take what was pushed of the account, or what it is priced by."""
+        now_s = time.monotonic()
+        if isinstance(item, Prices):
+            self._prices |= item.last
+        elif isinstance(item, Payment):
+            self._book_payment(item)
+        elif isinstance(item, dict):
+            self._balance_s = now_s
+            self.wallet.update(item)
+            self._audit.notice(self.differences(), now_s)
+        elif self._swaps is not None:
+            self._swaps.hear(item.told, whole=item.whole)
+            self._audit.notice(self._swaps.differences(), now_s)
 
     def _hear_held(self, held: Held) -> None:
         """Take a balance that was asked for."""
@@ -278,9 +310,8 @@ class LiveDesk(LiveBooks):
             self._audit.looking = False
             self._audit.put_off(now_s, again=True)
         else:
-            proved = self._audit.look(self.differences(), now_s)
-            if proved:
-                self._book_apart(Apart(proved))
+            self._book_foreign(self._states.foreign(looked=True))
+            self._book_proved(self._audit.look(self.differences(), now_s))
 
     def _show_prices(self) -> None:
         """Show each new bar to the orders that are watched here."""
@@ -374,14 +405,10 @@ class LiveDesk(LiveBooks):
         elif isinstance(item, Halt):
             for order in self.open_orders:
                 self.cancel(order)
-        elif isinstance(item, dict):
-            self._balance_s = time.monotonic()
-            self.wallet.update(item)
-            self._audit.notice(self.differences(), self._balance_s)
         elif isinstance(item, Held):
             self._hear_held(item)
-        elif isinstance(item, Prices):
-            self._prices |= item.last
+        elif isinstance(item, dict | Prices | Stances | Payment):
+            self._hear_account(item)
         else:
             state, told = self._states.apply(item)
             self._book_foreign(self._states.foreign())
@@ -426,7 +453,11 @@ class LiveDesk(LiveBooks):
                 order,
                 rules,
                 client_id,
-                params=member.params if triggered or waits else {**self._expiry(member, rules), **member.params},
+                params={
+                    **({} if triggered or waits else self._expiry(member, rules)),
+                    **self._reducing(member, action, rules),
+                    **member.params,
+                },
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
                 trailing_params=facts.trailing_params,
@@ -465,6 +496,35 @@ class LiveDesk(LiveBooks):
         now_ms = self.store.connection.clock.now_ms()
         self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms))
         return ""
+
+    def _reducing(self, member: Member, action: Send | None, rules: Rules) -> dict[str, Any]:
+        """Return what lets an order only reduce: the exits of brackets, and one for exactly what is held.
+
+        The latter is what `Strategy.close` sends, and nothing tells it from a plain order of that size.
+        """
+        if self._swaps is None or not self._swaps.one_way or not rules.contract_size:
+            return {}
+        order, said = member.order, {"reduceOnly", "closePosition"} & member.params.keys()
+        bracket, _ = self._members.get(order.ref, (None, None))
+        if bracket is not None:
+            return {"reduceOnly": True} if bracket.is_exit(order.ref) and not said else {}
+        held = self._book_of(order.data).size
+        sign = 1 if order.isbuy() else -1
+        whole = exact(order.created.size, "size") == -held and held * sign < 0
+        return {"reduceOnly": True} if whole and not said and not self._pending(order) else {}
+
+    def _pending(self, order: Any) -> Decimal:
+        """Return what open orders of an order's market and side may trade yet."""
+        orders = [self._legs[state.client_id].order for state in self._states.open()]
+        orders += [armed.order for armed in self._armed.values()]
+        same = [
+            each
+            for each in orders
+            if each.ref != order.ref
+            and each.isbuy() == order.isbuy()
+            and self._market(each.data) == self._market(order.data)
+        ]
+        return sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), ZERO)
 
     def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
@@ -659,7 +719,9 @@ class LiveDesk(LiveBooks):
     def _exit(order: Any, rules: Rules) -> Exit:
         side: Side = "buy" if order.isbuy() else "sell"
         price = rules.price(order.created.price, side)
-        return Exit(order.ref, "stop" if order.exectype in STOPS else "limit", price, rules.least(price))
+        # What only reduces may be worth as little as it likes.
+        least = rules.lot if rules.contract_size else rules.least(price)
+        return Exit(order.ref, "stop" if order.exectype in STOPS else "limit", price, least)
 
     def _watch(self, state: OrderState) -> None:
         """Note what an order still misses, so that it is looked up, ended or not."""
@@ -853,12 +915,7 @@ class LiveDesk(LiveBooks):
         limits.check_order(rules, request.amount, request.price or last_price(order))
         waiting = self._states.open()
         limits.check_open(len(waiting) + len(self._armed))
-        sign = 1 if request.side == "buy" else -1
-        market = self._market(order.data)
-        orders = [self._legs[state.client_id].order for state in waiting]
-        orders += [armed.order for armed in self._armed.values()]
-        same = [each for each in orders if each.isbuy() == order.isbuy() and self._market(each.data) == market]
-        pending = sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), Decimal(0))
+        sign, pending = 1 if request.side == "buy" else -1, self._pending(order)
         limits.check_position(rules, self._book_of(order.data).size, sign * pending, sign * request.amount)
 
     def _refuse(self, order: Any, reason: str) -> None:

@@ -75,6 +75,11 @@ class Facts:
         An order must be good for longer than this.
     trailing_params : tuple of str
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
+    wallet_rows : tuple of (str, str, str) or ()
+        Where the raw balance of an account of contracts tells its wallets without open profit: the list, and in it the
+        currency and the amount; (): nobody knows.
+    forced : tuple of (str, str)
+        How the client ids of orders begin that the exchange itself makes in contracts, and what they are.
     fee_coins : tuple of str
         Coins of the exchange's own that fees can be taken in, whatever is traded.
     startup_options : mapping
@@ -110,6 +115,8 @@ class Facts:
     expiry: tuple[str, str] | tuple[()] = ()
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
+    wallet_rows: tuple[str, str, str] | tuple[()] = ()
+    forced: tuple[tuple[str, str], ...] = ()
     fee_coins: tuple[str, ...] = ()
     startup_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,6 +131,8 @@ _BINANCE_STARTUP = {
     "fetchMargins": False,
     "fetchCurrencies": False,
     **_AGGREGATE_TRADES,
+    # Positions are asked for when a run begins.
+    "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
     # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
     "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
     "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
@@ -150,6 +159,13 @@ _BINANCE = Facts(
     streams_per_socket=1_000,
     stream_ends=('"e":"eventStreamTerminated"',),
     client_id_length=36,
+    # "USDS-Margined Futures": "Account Information V3" and "Event: Order Update" (special client order ids).
+    wallet_rows=("assets", "asset", "walletBalance"),
+    forced=(
+        ("autoclose-", "a liquidation"),
+        ("adl_autoclose", "an auto-deleveraging"),
+        ("settlement_autoclose-", "a settlement"),
+    ),
     # "Commission FAQ": paid in BNB, with a discount, where the account is set so.
     fee_coins=("BNB",),
     startup_options=_BINANCE_STARTUP,

@@ -18,6 +18,7 @@ from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, Tr
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.exchange.margin import wallets_in
 from ccxtbt.exchange.retry import Cure, Remedy, classify
 from ccxtbt.exchange.wire import WIRE, Wire
 
@@ -60,6 +61,9 @@ class AccountSink(Protocol):
     def balance(self, balance: dict[str, Any]) -> None:
         """Take a balance as ccxt parses it."""
 
+    def positions(self, positions: list[dict[str, Any]]) -> None:
+        """Take positions as ccxt parses them; only where contracts are traded."""
+
     def up(self) -> None:
         """A subscription of the streams has left, the first time or again: ask for what was before."""
 
@@ -91,6 +95,11 @@ class Private:
         Hears what the streams bring.
     wire : Wire or None
         The socket of the streams; None: a new one.
+
+    Attributes
+    ----------
+    trades_contracts : bool
+        The account is one of contracts: its balance is its wallet, without open profit, and positions are followed.
     """
 
     def __init__(self, connection: Connection, sink: AccountSink, wire: Wire | None = None) -> None:
@@ -98,6 +107,7 @@ class Private:
         self._sink = sink
         self._wire = wire or Wire(f"private-{next(_numbers)}", connection.facts.ping_s)
         self._wire.tap = self._hear
+        self.trades_contracts = False
         self._asked_s: float | None = None
         self._why = ""
         # Up was told, and no break since; a break was told, and no up since.
@@ -117,6 +127,8 @@ class Private:
             streams.append(("trades", rest.watch_my_trades, self._trades))
         if rest.has.get("watchBalance"):
             streams.append(("balance", rest.watch_balance, self._sink.balance))
+        if self.trades_contracts and rest.has.get("watchPositions"):
+            streams.append(("positions", rest.watch_positions, self._sink.positions))
         for name, watch, handle in streams:
             if name in names or not names:
                 self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
@@ -139,6 +151,7 @@ class Private:
         arguments: tuple[Any, ...],
         client_id: str,
         doubt: Callable[[str], None],
+        apart: str = "",
     ) -> dict[str, Any]:
         """Send one order, and return it as ccxt parses the answer.
 
@@ -153,6 +166,8 @@ class Private:
             Under which the order can be found again.
         doubt : callable
             Hears why, when it is not known whether the exchange has the order.
+        apart : str
+            ccxt's parameter with which it is looked up, where conditional orders live apart from the others.
 
         Raises
         ------
@@ -178,7 +193,7 @@ class Private:
                 if cure.remedy is Remedy.UNKNOWN:
                     logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
                     doubt(str(error))
-                    return await self._settle(client_id, arguments[0])
+                    return await self._settle(client_id, arguments[0], apart)
                 turned_away = str(error)
                 logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
                 await self._pause(cure)
@@ -187,27 +202,37 @@ class Private:
                     return dict(order)
                 # A cut answer that still parses: ccxt raises nothing, and the order may live.
                 doubt("the answer names no order")
-                return await self._settle(client_id, arguments[0])
+                return await self._settle(client_id, arguments[0], apart)
 
-    async def cancel(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any]:
-        """Cancel an order and return what the exchange says of it.
+    async def cancel(self, order_id: str | None, client_id: str, symbol: str, apart: str = "") -> dict[str, Any]:
+        """Cancel an order and return what the exchange says of it; `apart` as in `submit`.
 
         Raises
         ------
         OutcomeUnknownError
             It may or may not be cancelled: look at the order.
         """
-        params = self._named(order_id, client_id)
+        params = self._named(None if apart else order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
-                return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
+                if apart:
+                    # One that was triggered is an order like any other by now.
+                    with suppress(ccxt.OrderNotFound):
+                        return dict(await self._cancel(None, symbol, {**params, apart: True}))
+                    order_id = None
+                return dict(await self._cancel(order_id, symbol, params))
         except Exception as error:
             await self._keep_in_step(error)
             # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
             raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
 
-    async def find(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any] | None:
+    async def _cancel(self, order_id: str | None, symbol: str, params: dict[str, Any]) -> dict[str, Any]:
+        return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
+
+    async def find(self, order_id: str | None, client_id: str, symbol: str, apart: str = "") -> dict[str, Any] | None:
         """Return the order as the exchange knows it; None where it says that there is no such order.
+
+        A conditional order (`apart` as in `submit`) is looked for among those, and then among the others.
 
         Raises
         ------
@@ -216,9 +241,14 @@ class Private:
         OutcomeUnknownError
             It has no client ids, and the order's own is not known.
         """
-        params = self._named(order_id, client_id)
+        params = self._named(None if apart else order_id, client_id)
+        ask = self._connection.rest.fetch_order
         try:
-            return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
+            if apart:
+                with suppress(ccxt.OrderNotFound):
+                    return dict(await ask(None, symbol, {**params, apart: True}))
+                order_id = None
+            return dict(await ask(order_id, symbol, params))
         except ccxt.OrderNotFound:
             return None
         except Exception as error:
@@ -259,9 +289,12 @@ class Private:
             The exchange does not answer.
         """
         try:
-            return dict(await self._connection.retrying(self._connection.rest.fetch_balance)())
+            balance = dict(await self._connection.retrying(self._connection.rest.fetch_balance)())
         except Exception as error:
             raise as_ours(error, "Reading the balance") from error
+        if self.trades_contracts:
+            balance["total"] = {**balance.get("total", {}), **wallets_in(balance, self._connection.facts)}
+        return balance
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
@@ -360,14 +393,14 @@ class Private:
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
-    async def _settle(self, client_id: str, symbol: str) -> dict[str, Any]:
+    async def _settle(self, client_id: str, symbol: str, apart: str) -> dict[str, Any]:
         clock = self._connection.clock
         # It was signed before now, and perhaps only just: it had to wait for the budget first.
         sent_ms = clock.now_ms()
         absent = failures = 0
         while True:
             try:
-                order = await self.find(None, client_id, symbol)
+                order = await self.find(None, client_id, symbol, apart)
             except TryLaterError:
                 failures += 1
                 logger.warning("Order %s: its look-up failed %d times; trying on.", client_id, failures)
