@@ -270,17 +270,16 @@ def test_an_order_of_another_client_changes_the_position_and_is_told(server):
         other.create_order(PERP, "market", "sell", 0.3)
 
     watcher, plan, broker, feed = trade(
-        server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: broker_saw(w) and w.position.size < 0
+        server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: foreign_size(w) == pytest.approx(-0.3)
     )
     assert broker.getposition(feed).size == pytest.approx(-0.1)
     foreign = [order for order in watcher.orders if order.info.foreign]
-    assert sum(order.executed.size for order in foreign) == pytest.approx(-0.3)
     assert {order.getstatusname() for order in foreign} == {"Completed"}
     assert [each.long for each in watcher.trades if each.isclosed] == [True]
 
 
-def broker_saw(watcher):
-    return bool(watcher.broker.apart)
+def foreign_size(watcher):
+    return sum(order.executed.size for order in watcher.orders if order.info.foreign)
 
 
 def test_a_deposit_moves_cash_alone(server):
@@ -293,7 +292,7 @@ def test_a_deposit_moves_cash_alone(server):
 
         server.call(give)
 
-    watcher, _, broker, _ = trade(server, lambda w: w.buy(size=0.2), deposit, until=broker_saw)
+    watcher, _, broker, _ = trade(server, lambda w: w.buy(size=0.2), deposit, until=lambda w: w.broker.apart)
     assert [apart.changes for apart in broker.apart] == [{"USDT": Decimal("123.45")}]
     assert broker.apart[0].payment is None
 
@@ -307,7 +306,7 @@ def test_a_liquidation_is_a_fill_of_its_own(simulator):
         def take():
             account = server.contracts.account(API_KEY)
             # All but what the position needs.
-            server.contracts.books.earn(account, "", "TRANSFER", Decimal(-850), server.clock.now_ms())
+            server.contracts.books.earn(account, "", "TRANSFER", Decimal(-930), server.clock.now_ms())
 
         server.call(take)
 
@@ -316,12 +315,11 @@ def test_a_liquidation_is_a_fill_of_its_own(simulator):
         lambda w: w.buy(size=0.3),
         lambda w: w.sell(size=0.3, exectype=bt.Order.Stop, price=w.data.close[0] * 0.5) and None,
         doom,
-        until=lambda w: w.broker.apart and not w.position.size,
+        until=lambda w: foreign_size(w) == pytest.approx(-0.3),
         leverage=100,
     )
     foreign = [order for order in watcher.orders if order.info.foreign]
     assert foreign
     assert {order.info.reason for order in foreign} == {"a liquidation"}
-    assert sum(order.executed.size for order in foreign) == pytest.approx(-0.3)
     assert [each.long for each in watcher.trades if each.isclosed] == [True]
     assert any("liquidation by the exchange" in text for text in watcher.messages)
