@@ -23,9 +23,11 @@ class Gambler:
         Of its choices.
     enough : callable
         Says that no more orders are wanted.
+    contracts : bool
+        Go short as well as long, and reduce.
     """
 
-    def __init__(self, seed: int, enough: Callable[[], bool]) -> None:
+    def __init__(self, seed: int, enough: Callable[[], bool], *, contracts: bool = False) -> None:
         self._rng = random.Random(seed)
         self._enough = enough
         self.made: list[Any] = []
@@ -37,6 +39,9 @@ class Gambler:
             "market": 7, "crossing": 3, "near": 5, "far": 2, "stop": 2, "stop limit": 2,
             "trailing": 1, "bracket": 5, "oco": 3, "edge": 2, "at once or not": 2,
         }  # fmt: skip
+        self._contracts = contracts
+        if contracts:
+            self._kinds["reducing"] = 3
 
     def act(self, watcher: Any) -> None:
         """Order and cancel."""
@@ -84,9 +89,9 @@ class Gambler:
         rng, price, held = self._rng, data.close[0], float(w.getposition(data).size)
         # Of 50 to 2,000 in quote: several of the market's trades, so that what rests is filled in parts.
         size = rng.uniform(50, 2_000) / price
-        sells = held > 0 and rng.random() < 0.5
+        sells = (held > 0 or self._contracts) and rng.random() < 0.5
         give, away = (w.sell, 1) if sells else (w.buy, -1)
-        size = min(size, held) if sells else size
+        size = min(size, held) if sells and not self._contracts else size
         span = {"valid": dt.timedelta(seconds=rng.choice((3, 15, 60)))} if rng.random() < 0.2 else {}
         named = {"data": data, "size": size, **span}
         off = rng.uniform(0.0001, 0.001)
@@ -105,6 +110,12 @@ class Gambler:
             case "stop limit":
                 trigger = price * (1 - away * off)
                 return [give(exectype=Order.StopLimit, price=trigger, plimit=trigger * (1 - away * 0.0005), **named)]
+            case "trailing" if self._contracts:
+                return [give(exectype=Order.StopTrail, trailpercent=rng.choice((0.001, 0.002)), **named)]
+            case "reducing":
+                away, reduce = (1, w.sell) if held > 0 else (-1, w.buy)
+                how = rng.choice(({}, {"exectype": Order.Limit, "price": price * (1 + away * off)}))
+                return [reduce(reduceOnly=True, **named, **how)]
             case "trailing":
                 return [give(exectype=Order.StopTrail, trailamount=price * off, **named)]
             case "at once or not":
@@ -119,11 +130,12 @@ class Gambler:
 
     def _bracket(self, w: Any, data: Any, size: float, off: float) -> list[Any]:
         price = data.close[0]
+        opens, off = (w.sell_bracket, -off) if self._contracts and self._rng.random() < 0.5 else (w.buy_bracket, off)
         exits = {"stopprice": price * (1 - off), "limitprice": price * (1 + off)}
         if self._rng.random() < 0.3:
-            exits |= {"stopexec": Order.StopTrail, "stopargs": {"trailamount": price * off}}
+            exits |= {"stopexec": Order.StopTrail, "stopargs": {"trailamount": price * abs(off)}}
         entry = self._rng.choice(({"exectype": Order.Market}, {"exectype": Order.Limit, "price": price}))
-        return list(w.buy_bracket(data=data, size=size, **entry, **exits))
+        return list(opens(data=data, size=size, **entry, **exits))
 
     def _exclusive(self, give: Callable[..., Any], away: int, off: float, named: dict[str, Any]) -> list[Any]:
         price = named["data"].close[0]
