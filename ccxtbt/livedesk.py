@@ -263,8 +263,11 @@ class LiveDesk(LiveBooks):
 
     def _keep_account(self, now_s: float) -> None:
         """Ask for balances and prices that have become old, and look at what the books do not explain."""
+        unheard = self._swaps is not None and self._swaps.has_unheard()
+        if unheard:
+            self._audit.expect(now_s)
         if self._audit.is_due(now_s):
-            if self.differences():
+            if unheard or self.differences():
                 self._audit.looking = True
                 # Fills that explain it may be in any market that we have traded or have orders in.
                 waiting = self._states.open()

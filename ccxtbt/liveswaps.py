@@ -123,6 +123,8 @@ class LiveSwaps:
         self.one_way = not hedged
         self.stances = {symbol: Stance(symbol) for symbol in symbols}
         self._paid: set[tuple[str, int, str]] = set()
+        # The last fill of each contract that was booked when its position was asked for.
+        self._looked_ms: dict[str, int] = {}
         # Fills of others in contracts whose data has no bar yet.
         self._waiting: list[FillFact] = []
         for symbol in symbols:
@@ -179,6 +181,19 @@ class LiveSwaps:
             if stance is not None:
                 self.stances[symbol] = merged(known, stance)
                 self.agree(symbol)
+            if whole:
+                self._looked_ms[symbol] = self._traded_ms(symbol)
+
+    def _traded_ms(self, symbol: str) -> int:
+        book = self._desk._books.get(symbol)
+        return book.traded_ms if isinstance(book, ContractBook) and book.size else 0
+
+    def has_unheard(self) -> bool:
+        """Whether the exchange has said nothing of a position since its last fill: its mean price is not known then."""
+        return any(
+            self._traded_ms(symbol) > max(stance.ts_ms or 0, self._looked_ms.get(symbol, 0))
+            for symbol, stance in self.stances.items()
+        )
 
     def agree(self, symbol: str) -> None:
         """Let the exchange's mean price of a position be ours, if it speaks of the same one."""

@@ -110,14 +110,9 @@ class Gambler:
             case "stop limit":
                 trigger = price * (1 - away * off)
                 return [give(exectype=Order.StopLimit, price=trigger, plimit=trigger * (1 - away * 0.0005), **named)]
-            case "trailing" if self._contracts:
-                return [give(exectype=Order.StopTrail, trailpercent=rng.choice((0.001, 0.002)), **named)]
-            case "reducing":
-                away, reduce = (1, w.sell) if held > 0 else (-1, w.buy)
-                how = rng.choice(({}, {"exectype": Order.Limit, "price": price * (1 + away * off)}))
-                return [reduce(reduceOnly=True, **named, **how)]
             case "trailing":
-                return [give(exectype=Order.StopTrail, trailamount=price * off, **named)]
+                trail = {"trailpercent": 0.001} if self._contracts else {"trailamount": price * off}
+                return [give(exectype=Order.StopTrail, **trail, **named)]
             case "at once or not":
                 how = {"exectype": Order.Limit, "price": price * (1 + away * rng.choice((0.001, -0.0002)))}
                 return [give(data=data, size=size, timeInForce=rng.choice(("IOC", "FOK")), **how)]
@@ -125,8 +120,16 @@ class Gambler:
                 return self._bracket(w, data, size, off)
             case "oco":
                 return self._exclusive(give, away, off, named)
+            case "reducing":
+                return [self._reducing(w, held, off, named)]
             case _:
                 return [self._edge(w, data, price)]
+
+    def _reducing(self, w: Any, held: float, off: float, named: dict[str, Any]) -> Any:
+        """Order what may only reduce a position, whatever its size, and whether there is one."""
+        reduce, away = (w.sell, 1) if held > 0 else (w.buy, -1)
+        resting = {"exectype": Order.Limit, "price": named["data"].close[0] * (1 + away * off)}
+        return reduce(reduceOnly=True, **named, **self._rng.choice(({}, resting)))
 
     def _bracket(self, w: Any, data: Any, size: float, off: float) -> list[Any]:
         price = data.close[0]

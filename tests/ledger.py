@@ -125,7 +125,7 @@ class Ledger:
         opening: dict[str, Any],
         venue: Venue = SPOT,
     ) -> None:
-        self._watcher, self._broker, self._made, self._venue = watcher, broker, made, venue
+        self._server, self._watcher, self._broker, self._made, self._venue = server, watcher, broker, made, venue
         self._exchange = venue.exchange(server)
         self._account = self._exchange.account(API_KEY)
         self._opening = {name: Decimal(amount) for name, amount in opening.items()}
@@ -151,7 +151,9 @@ class Ledger:
             yield from self._of_intent(client_id)
         for order in self._made:
             yield from self._of_order(order)
-        yield from self._of_contracts() if self._venue.contracts else self._of_money()
+        yield from (
+            contracts_differ(self._server, self._watcher, self._broker) if self._venue.contracts else self._of_money()
+        )
 
     def _of_exchange(self) -> Iterator[tuple[str, str]]:
         for client_id, orders in self._there.items():
@@ -236,23 +238,27 @@ class Ledger:
         if self._broker.getcash() != float(self._account.balance("USDT").total):
             yield "USDT", f"is {self._account.balance('USDT').total}, and getcash() says {self._broker.getcash()!r}"
 
-    def _of_contracts(self) -> Iterator[tuple[str, str]]:
-        """The wallet, to the last unit, and each position, with its mean price."""
-        wallet = self._exchange.books.wallet(self._account)
-        if self._broker.amount("USDT") != wallet:
-            yield "USDT", f"{wallet} is in the wallet, and {self._broker.amount('USDT')} in the books"
-        if self._broker.getcash() != float(wallet):
-            yield "USDT", f"is {wallet}, and getcash() says {self._broker.getcash()!r}"
-        incomes = self._exchange.books.incomes(self._account)
-        paid = sum((income.amount for income in incomes if income.kind == "FUNDING_FEE"), Decimal(0))
-        told = sum((apart.payment.amount for apart in self._broker.apart if apart.payment), Decimal(0))
-        if paid != told:
-            yield "USDT", f"funding came to {paid}, and {told} was told"
-        for apart in self._broker.apart:
-            if apart.payment is None:
-                yield "USDT", f"nobody else traded or paid, and it was told: {apart}"
-        for data in self._watcher.datas:
-            symbol = data.p.dataname.split(":")[0].replace("/", "")
-            there, ours = self._exchange.books.position(self._account, symbol), self._broker.getposition(data)
-            if (Decimal(repr(float(ours.size))), ours.price) != (there.amount, float(there.entry)):
-                yield symbol, f"{there.amount} at {there.entry} is the position, and the books say {ours}"
+
+def contracts_differ(server: SimServer, watcher: Any, broker: Any) -> Iterator[tuple[str, str]]:
+    """Yield how wallet, funding and positions differ: the wallet to the last unit, and each position's mean price."""
+    return iter(server.call(lambda: list(_of_contracts(server.contracts, watcher, broker))))
+
+
+def _of_contracts(exchange: Any, watcher: Any, broker: Any) -> Iterator[tuple[str, str]]:
+    account = exchange.account(API_KEY)
+    wallet = exchange.books.wallet(account)
+    if broker.amount("USDT") != wallet or broker.getcash() != float(wallet):
+        yield "USDT", f"{wallet} is in the wallet, and {broker.amount('USDT')} in the books"
+    incomes = exchange.books.incomes(account)
+    paid = sum((income.amount for income in incomes if income.kind == "FUNDING_FEE"), Decimal(0))
+    told = sum((apart.payment.amount for apart in broker.apart if apart.payment), Decimal(0))
+    if paid != told:
+        yield "USDT", f"funding came to {paid}, and {told} was told"
+    for apart in broker.apart:
+        if apart.payment is None:
+            yield "USDT", f"nobody else traded or paid, and it was told: {apart}"
+    for data in watcher.datas:
+        symbol = data.p.dataname.split(":")[0].replace("/", "")
+        there, ours = exchange.books.position(account, symbol), broker.getposition(data)
+        if (Decimal(repr(float(ours.size))), ours.price) != (there.amount, float(there.entry)):
+            yield symbol, f"{there.amount} at {there.entry} is the position, and the books say {ours.size} {ours.price}"

@@ -83,7 +83,12 @@ class Audit:
 
     def notice(self, differences: Mapping[str, Decimal], now_s: float) -> None:
         """Take the differences by a pushed balance: if there are any, a look becomes due."""
-        if differences and self._due_s is None:
+        if differences:
+            self.expect(now_s)
+
+    def expect(self, now_s: float) -> None:
+        """Let a look become due."""
+        if self._due_s is None:
             self._due_s = now_s + SETTLE_S
 
     def is_due(self, now_s: float) -> bool:

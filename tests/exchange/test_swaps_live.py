@@ -22,7 +22,7 @@ WALLET = {"USDT": 100_000}
 
 @pytest.fixture
 def server(simulator):
-    return simulator(contracts=[BTC, ETH], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=5)
+    return simulator(contracts=[BTC, ETH], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=15)
 
 
 def by_hand(server):
@@ -78,7 +78,7 @@ def test_long_and_short_from_entry_to_close(server, exchange):
         equity = float(books(server)[0]) + position.size * (w.data.close[0] - position.price)
         seen.append((float(position.size), w.broker.getvalue(), equity, w.broker.getvalue([w.data]), w.data.close[0]))
 
-    watcher, plan, broker, feed = trade(
+    watcher, plan, broker, _ = trade(
         server,
         lambda w: w.buy(size=0.5),
         look,
@@ -127,7 +127,7 @@ def test_a_run_begins_with_the_exchanges_position_leverage_and_margin_mode(serve
 
 
 def test_leverage_and_margin_mode_are_set_where_they_are_given(server):
-    watcher, _, broker, feed = trade(server, lambda w: w.buy(size=0.1), leverage=3, margin_mode={PERP: "isolated"})
+    _, _, broker, feed = trade(server, lambda w: w.buy(size=0.1), leverage=3, margin_mode={PERP: "isolated"})
     stance = broker.get_stance(feed)
     assert (stance.leverage, stance.margin_mode) == (3, "isolated")
     account = server.contracts.account(API_KEY)
@@ -197,11 +197,9 @@ def test_a_stop_can_be_cancelled_and_one_for_all_that_is_held_only_reduces(serve
 def test_the_exits_of_a_bracket_only_reduce(server):
     def bracket(w):
         price = w.data.close[0]
-        return w.sell_bracket(
-            size=0.2, exectype=bt.Order.Market, stopprice=price * 1.0003, limitprice=price * 0.9997
-        )
+        return w.sell_bracket(size=0.2, exectype=bt.Order.Market, stopprice=price * 1.0003, limitprice=price * 0.9997)
 
-    watcher, plan, _, feed = trade(server, bracket)
+    watcher, plan, _, _ = trade(server, bracket)
     entry, stop, limit = plan.made
     assert statuses(watcher, entry)[-1] == "Completed"
     assert sorted(statuses(watcher, each)[-1] for each in (stop, limit)) == ["Canceled", "Completed"]
@@ -229,7 +227,7 @@ def test_targets_are_reached_long_and_short(server):
     def look(w):
         sizes.append(w.position.size * w.data.close[0] / w.broker.getvalue())
 
-    watcher, _, _, _ = trade(
+    trade(
         server,
         lambda w: w.order_target_percent(target=0.5),
         look,
@@ -244,10 +242,8 @@ def test_targets_are_reached_long_and_short(server):
 
 
 def test_funding_is_booked_apart_and_told(simulator):
-    begun_ms = next_funding_ms(START_MS) - 30_000
-    server = simulator(
-        contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=5, start_ms=begun_ms
-    )
+    begun_ms = next_funding_ms(START_MS) - 60_000
+    server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=15, start_ms=begun_ms)
     watcher, plan, broker, _ = trade(
         server,
         lambda w: w.sell(size=0.5),
@@ -269,7 +265,7 @@ def test_an_order_of_another_client_changes_the_position_and_is_told(server):
     def trade_by_hand(w):
         other.create_order(PERP, "market", "sell", 0.3)
 
-    watcher, plan, broker, feed = trade(
+    watcher, _, broker, feed = trade(
         server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: foreign_size(w) == pytest.approx(-0.3)
     )
     assert broker.getposition(feed).size == pytest.approx(-0.1)
@@ -292,14 +288,14 @@ def test_a_deposit_moves_cash_alone(server):
 
         server.call(give)
 
-    watcher, _, broker, _ = trade(server, lambda w: w.buy(size=0.2), deposit, until=lambda w: w.broker.apart)
+    _, _, broker, _ = trade(server, lambda w: w.buy(size=0.2), deposit, until=lambda w: w.broker.apart)
     assert [apart.changes for apart in broker.apart] == [{"USDT": Decimal("123.45")}]
     assert broker.apart[0].payment is None
 
 
 def test_a_liquidation_is_a_fill_of_its_own(simulator):
     server = simulator(
-        contracts=[BTC], margin={"USDT": 1_000}, seed=5, history_ms=HOUR_MS, speed=5,
+        contracts=[BTC], margin={"USDT": 1_000}, seed=5, history_ms=HOUR_MS, speed=15,
     )  # fmt: skip
 
     def doom(w):
@@ -310,7 +306,7 @@ def test_a_liquidation_is_a_fill_of_its_own(simulator):
 
         server.call(take)
 
-    watcher, plan, broker, feed = trade(
+    watcher, _, _, _ = trade(
         server,
         lambda w: w.buy(size=0.3),
         lambda w: w.sell(size=0.3, exectype=bt.Order.Stop, price=w.data.close[0] * 0.5) and None,
