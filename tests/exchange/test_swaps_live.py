@@ -242,7 +242,7 @@ def test_targets_are_reached_long_and_short(server):
 
 
 def test_funding_is_booked_apart_and_told(simulator):
-    begun_ms = next_funding_ms(START_MS) - 60_000
+    begun_ms = next_funding_ms(START_MS) - 25_000
     server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=15, start_ms=begun_ms)
     watcher, plan, broker, _ = trade(
         server,
