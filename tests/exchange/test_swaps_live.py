@@ -13,7 +13,7 @@ from ccxtbt.sim.funding import next_funding_ms, rate_at
 from ccxtbt.sim.server import API_KEY, START_MS
 from planned import SECONDS, Plan, statuses
 from simulated import BTC, ETH, point
-from watching import ago, run, store_of
+from watching import Watcher, ago, run, store_of
 
 PERP = "BTC/USDT:USDT"
 HOUR_MS = 3_600_000
@@ -272,6 +272,72 @@ def test_an_order_of_another_client_changes_the_position_and_is_told(server):
     foreign = [order for order in watcher.orders if order.info.foreign]
     assert {order.getstatusname() for order in foreign} == {"Completed"}
     assert [each.long for each in watcher.trades if each.isclosed] == [True]
+
+
+def test_without_streams_the_same_is_found_by_looking(server):
+    other = by_hand(server)
+    far = {"size": 0.1, "exectype": bt.Order.Stop}
+
+    def trade_by_hand(w):
+        # While a stop waits, a fill in its market might be its own.
+        stop = w.sell(**far, price=w.data.close[0] * 0.5, reduceOnly=False)
+        other.create_order(PERP, "market", "sell", 0.3)
+        return [stop]
+
+    stopped = []
+    store = store_of(server, "binanceusdm")
+    feed = feed_of(store, server)
+    broker = store.getbroker(check_interval=0.3, use_websocket=False, balance_ttl=0.5)
+    plan = Plan(lambda w: w.buy(size=0.2))
+
+    def act(w):
+        plan.act(w)
+        if plan.until(w) and not stopped:
+            stopped.extend(trade_by_hand(w))
+        elif stopped and foreign_size(w) == pytest.approx(-0.3):
+            w.cancel(stopped[0])
+
+    watcher = run(
+        store,
+        feed,
+        broker=broker,
+        act=act,
+        until=lambda w: stopped and "Canceled" in statuses(w, stopped[0]) and agree(broker, server, feed),
+    )
+    assert foreign_size(watcher) == pytest.approx(-0.3)
+    assert broker.getposition(feed).size == pytest.approx(-0.1)
+
+
+def test_analyzers_tell_what_the_wallet_has_gained(server):
+    store = store_of(server, "binanceusdm")
+    cerebro = bt.Cerebro()
+    cerebro.adddata(feed_of(store, server))
+    broker = store.getbroker(check_interval=0.5)
+    cerebro.setbroker(broker)
+    cerebro.addsizer(bt.sizers.PercentSizer, percents=10, retint=False)
+    for analyzer in (bt.analyzers.TradeAnalyzer, bt.analyzers.PyFolio, bt.analyzers.TimeReturn):
+        cerebro.addanalyzer(analyzer, _name=analyzer.__name__.lower())
+    # The last step lets one more bar see what the last order has done.
+    plan = Plan(lambda w: w.buy(), lambda w: w.close(), lambda w: w.sell(), lambda w: w.close(), lambda w: None)
+    cerebro.addstrategy(Watcher, act=plan.act, until=plan.until)
+    (watcher,) = cerebro.run()
+    store.stop()
+    assert not watcher.timed_out
+    assert [order.executed.size * order.executed.price for order in plan.made] == pytest.approx(
+        [10_000, -10_000, -10_000, 10_000], rel=0.01
+    )
+    wallet, held = books(server)
+    assert not held
+    gained = float(wallet) - 100_000
+    analysis = watcher.analyzers.tradeanalyzer.get_analysis()
+    assert (analysis.total.closed, analysis.long.total, analysis.short.total) == (2, 1, 1)
+    assert analysis.pnl.net.total == pytest.approx(gained, abs=1e-6)
+    returns, positions, transactions, _ = watcher.analyzers.pyfolio.get_pf_items()
+    assert transactions["amount"].sum() == pytest.approx(0.0)
+    assert len(positions)
+    assert broker.getvalue() == float(wallet)
+    assert sum(watcher.analyzers.timereturn.get_analysis().values()) == pytest.approx(gained / 100_000, abs=1e-6)
+    assert len(returns)
 
 
 def foreign_size(watcher):
