@@ -7,6 +7,7 @@ learns comes back through the store's inbox.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -403,6 +404,9 @@ class LiveDesk(LiveBooks):
         if isinstance(item, Up):
             # What happened while nobody listened is asked for at once.
             self._looked_s = 0.0
+            if self._swaps is not None:
+                # Funding, a liquidation and the trades of others show in the wallet alone.
+                self._balance_s = -math.inf
         elif isinstance(item, Down):
             self.store.put_notification(f"The stream of orders broke ({item.reason}); fills are looked up meanwhile.")
         elif isinstance(item, Halt):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -280,14 +281,11 @@ def merged(known: Stance, told: Stance) -> Stance:
     """Return the newer of two words on a contract, with the settings that only the older one tells."""
     if told.ts_ms is not None and known.ts_ms is not None and told.ts_ms < known.ts_ms:
         return known
-    return Stance(
-        told.symbol,
-        told.size,
-        told.entry,
-        told.leverage or known.leverage,
-        told.margin_mode or known.margin_mode,
-        told.liquidation,
-        told.ts_ms or known.ts_ms,
+    return replace(
+        told,
+        leverage=told.leverage or known.leverage,
+        margin_mode=told.margin_mode or known.margin_mode,
+        ts_ms=told.ts_ms or known.ts_ms,
     )
 
 
@@ -295,12 +293,4 @@ def settings_of(stance: Stance, told: Mapping[str, Any]) -> Stance:
     """Return a word on a contract with its leverage and margin mode as ccxt parses them."""
     sides = [told.get("longLeverage"), told.get("shortLeverage")]
     leverage = next((side for side in sides if side), stance.leverage)
-    return Stance(
-        stance.symbol,
-        stance.size,
-        stance.entry,
-        leverage,
-        told.get("marginMode") or stance.margin_mode,
-        stance.liquidation,
-        stance.ts_ms,
-    )
+    return replace(stance, leverage=leverage, margin_mode=told.get("marginMode") or stance.margin_mode)

@@ -308,6 +308,20 @@ def test_without_streams_the_same_is_found_by_looking(server):
     assert broker.getposition(feed).size == pytest.approx(-0.1)
 
 
+def test_what_others_do_while_the_stream_is_down_is_found_when_it_is_up(server):
+    other = by_hand(server)
+
+    def trade_by_hand(w):
+        server.faults.refuse_connect(socket="user", times=2)
+        server.abort_connections(socket="user")
+        other.create_order(PERP, "market", "sell", 0.3)
+
+    _, _, broker, _ = trade(
+        server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: foreign_size(w) == pytest.approx(-0.3)
+    )
+    assert {apart.position for apart in broker.apart[-1:]} == {Decimal("-0.1")}
+
+
 def test_analyzers_tell_what_the_wallet_has_gained(server):
     store = store_of(server, "binanceusdm")
     cerebro = bt.Cerebro()
