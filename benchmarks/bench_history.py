@@ -40,7 +40,7 @@ import pytest
 
 from ccxtbt import CCXTStore
 from ccxtbt.exchange.adapter import redirect
-from ccxtbt.exchange.facts import TABLE
+from ccxtbt.exchange.exchanges import TABLE
 from ccxtbt.market.history import History
 from ccxtbt.market.timeframes import parse
 

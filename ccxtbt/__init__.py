@@ -14,9 +14,10 @@ if missing := [
 
 from ccxtbt.bracketorders import BracketOrder, BracketOrderManager, BracketState
 from ccxtbt.ccxtbroker import CCXTBroker
-from ccxtbt.ccxtfeed import CCXTFeed
+from ccxtbt.ccxtfeed import CCXTFeed, CCXTFeedWithFunding, CCXTFeedWithVolumes
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.compat.exchangeconfig import ExchangeConfig
 from ccxtbt.compat.ratelimiter import RateLimiter
 from ccxtbt.compat.threadedbroker import ThreadedBroker
 from ccxtbt.compat.threadeddatafeed import ThreadedDataFeed
@@ -30,9 +31,12 @@ __all__ = [
     "BracketState",
     "CCXTBroker",
     "CCXTFeed",
+    "CCXTFeedWithFunding",
+    "CCXTFeedWithVolumes",
     "CCXTOrder",
     "CCXTStore",
     "CCXTWebSocket",
+    "ExchangeConfig",
     "RateLimiter",
     "ThreadedBroker",
     "ThreadedDataFeed",

@@ -20,7 +20,7 @@ def binance_kline(
         of 20 digits): a JSON parser has to say what that one is. Prices are those of ``float``.
     """
 
-def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str] | None:
+def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str, int] | None:
     """Read a trade or an aggregate trade of Binance, raw or from a combined stream.
 
     Parameters
@@ -31,8 +31,9 @@ def binance_trade(frame: str | bytes) -> tuple[str, str, int, float, float, str]
     Returns
     -------
     tuple or None
-        Market, id, time in ms, price, amount, the taker's side ('buy' or 'sell'). None for a frame of another kind,
-        for one that is not written as Binance writes it, and for a price of 0, which says that there was no trade.
+        Market, id, time in ms, price, amount, the taker's side ('buy' or 'sell'), how many trades were put together
+        (1 where that is not told). None for a frame of another kind, for one that is not written as Binance writes
+        it, and for a price of 0, which says that there was no trade.
     """
 
 @final
@@ -47,16 +48,19 @@ class BinanceReader:
     ----------
     bars : dict of str
         By market and timeframe with a space between them, what has ``frame(bar, closed, now_s)``.
+    wide : dict of str
+        The same, for those that want the extra values too.
     trades : dict of str
         By market, what has ``trades(trades, source, now_s)``.
     source : object
         Handed to ``trades``.
     bar : type
-        A named tuple of the seven values of a bar: ts_ms, open, high, low, close, volume, origin.
+        A named tuple of the eight values of a bar: ts_ms, open, high, low, close, volume, origin, extra. The last is
+        (trades, quote volume, taker-buy volume) for what is in `wide`, if its frame has them all; else ().
     trade : type
-        A named tuple of the five values of a trade: id, ts_ms, price, amount, side.
+        A named tuple of the six values of a trade: id, ts_ms, price, amount, side, parts.
     origin : object
-        The last value of each bar.
+        That of each bar.
 
     Attributes
     ----------
@@ -69,6 +73,7 @@ class BinanceReader:
     def __init__(
         self,
         bars: dict[str, Any],
+        wide: dict[str, Any],
         trades: dict[str, Any],
         source: object,
         bar: type[tuple[Any, ...]],

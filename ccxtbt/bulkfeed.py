@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 STAMPS: tuple[Stamp, ...] = ("open", "close", "close-1ms")
 # What backtrader puts in for a session end that nobody gave.
 NO_SESSIONEND = dt.time(23, 59, 59, 999990)
+# Those of every data; a subclass may declare more, which come behind them.
+STANDARD_LINES = 7
 ONE_MS = dt.timedelta(milliseconds=1)
 ONE_DAY = dt.timedelta(days=1)
 
@@ -97,8 +99,17 @@ def localizable(zone: str | dt.tzinfo | None) -> Any:
 class Listener(Protocol):
     """What hears the bars that a feed is given."""
 
-    def take(self, ts_ms: int, open_: float, high: float, low: float, close: float, volume: float) -> None:
-        """Take a bar: its open time in ms UTC and its values."""
+    def take(
+        self,
+        ts_ms: int,
+        open_: float,
+        high: float,
+        low: float,
+        close: float,
+        volume: float,
+        extra: tuple[float, ...] = (),
+    ) -> None:
+        """Take a bar: its open time in ms UTC, its values, and those of the lines that the feed's class declares."""
 
     def finish(self) -> None:
         """Nothing more comes."""
@@ -115,7 +126,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     ----------
     columns : tuple of ndarray, optional
         ``(ts_ms, ohlcv)``: int64[n] open times in ms UTC, strictly increasing, and float64[5, n] C-contiguous with
-        rows open, high, low, close, volume. A subclass may call `set_columns` in its ``start()`` instead.
+        rows open, high, low, close, volume; float64[5 + k, n] for a subclass that declares k ``lines``, with a row
+        for each in their order. A subclass may call `set_columns` in its ``start()`` instead.
     stamp : {'open', 'close', 'close-1ms'}, optional
         What the datetime of a bar says; the length of a bar is that of ``timeframe`` and ``compression``. Below a day
         the default is its close. A day and above it is one ms earlier, so that the bar carries its own date, except
@@ -172,9 +184,10 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         Parameters
         ----------
         ts_ms : ndarray of int64, shape (n,)
-            Open times in ms UTC, strictly increasing.
-        ohlcv : ndarray of float64, shape (5, n)
-            Rows open, high, low, close, volume. Neither array is copied: leave them alone until the run is over.
+            Open times in ms UTC, strictly increasing; those of ticks may be equal.
+        ohlcv : ndarray of float64, shape (5, n) or (5 + k, n)
+            Rows open, high, low, close, volume, and one for each of the k lines that a subclass declares; without
+            those rows its lines are NaN. Neither array is copied: leave them alone until the run is over.
 
         Raises
         ------
@@ -194,8 +207,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         ----------
         ts_ms : ndarray of int64, shape (n,)
             Open times in ms UTC, strictly increasing.
-        ohlcv : ndarray of float64, shape (5, n)
-            Rows open, high, low, close, volume; copied.
+        ohlcv : ndarray of float64, shape (5, n) or (5 + k, n)
+            Rows as in `set_columns`; copied.
 
         Raises
         ------
@@ -207,8 +220,8 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         opens, rows = self._checked(ts_ms, ohlcv)
         self._append_columns(opens, rows)
         for listener in self._listeners:
-            for bar in zip(opens.tolist(), *rows.tolist(), strict=True):
-                listener.take(*bar)
+            for open_ms, opened, high, low, close, volume, *extra in zip(opens.tolist(), *rows.tolist(), strict=True):
+                listener.take(open_ms, opened, high, low, close, volume, tuple(extra))
 
     def history(self) -> Columns:
         """Return the bars of this run's columns that its dates let in; opens and rows as in `set_columns`."""
@@ -228,7 +241,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         # On the feed itself: the others keep the methods in C.
         self.__dict__.update(append=self._append_and_tell, finish=self._finish_and_tell)
 
-    def _append_and_tell(self, ts_ms: int, *values: float) -> None:
+    def _append_and_tell(self, ts_ms: int, *values: Any) -> None:
         Cursor.append(self, ts_ms, *values)
         for listener in self._listeners:
             listener.take(ts_ms, *values)
@@ -241,10 +254,12 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     def _checked(self, ts_ms: npt.ArrayLike, ohlcv: npt.ArrayLike) -> Columns:
         opens = np.ascontiguousarray(ts_ms, dtype=np.int64)
         rows = np.ascontiguousarray(ohlcv, dtype=np.float64)
-        if opens.ndim != 1 or rows.shape != (5, opens.size):
+        more = len(self.lines.getlinealiases()) - STANDARD_LINES
+        if opens.ndim != 1 or rows.shape not in {(5, opens.size), (5 + more, opens.size)}:
+            also = f", or ohlcv[{5 + more}, n] with one more for each line of {type(self).__name__}" if more else ""
             raise ConfigError(
                 f"Columns of the shapes {opens.shape} and {rows.shape} do not fit: "
-                "give ts_ms[n] and ohlcv[5, n] with rows open, high, low, close, volume."
+                f"give ts_ms[n] and ohlcv[5, n] with rows open, high, low, close, volume{also}."
             )
         return opens, rows
 
@@ -253,7 +268,7 @@ class BulkFeed(bt.feed.DataBase, Cursor):
     def start(self) -> None:
         """Forget the last run and take the ``columns`` parameter."""
         super().start()
-        self._rewind_source()
+        self._rewind_source(ticks=self.p.timeframe < bt.TimeFrame.Seconds)
         self._history = np.empty(0, np.int64), np.empty((5, 0))
         if self._listeners:
             self._listeners = ()

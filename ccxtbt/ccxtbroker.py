@@ -13,6 +13,7 @@ from ccxtbt.bracketorders import BracketOrder, BracketOrderManager
 from ccxtbt.ccxtfeed import STORE_ARGUMENTS
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
+from ccxtbt.ending import ON_STOP, STOP_TIMEOUT_S, Ending
 from ccxtbt.errors import ConfigError
 from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, LiveDesk
 from ccxtbt.trading.audit import Apart
@@ -105,13 +106,23 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         they are of, and the run's position is the sum of both. It is refused otherwise.
     balance_ttl : float
         Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
+    on_stop : str
+        What becomes of the open orders of a live run when it ends, also by Ctrl-C or an exception: ``'leave'`` them at
+        the exchange; ``'cancel_entries'``, but not what protects or closes a position; ``'cancel_all'``;
+        ``'flatten'``: cancel all, and close the positions of the run at market. It is done, and notified, before
+        ``Strategy.stop()``, and holds for what is ordered there too. A process that is killed does none of it.
+    stop_timeout : float
+        Seconds that this may take; what is not done by then is told.
+    cancel_all_after : float or None
+        A dead man's switch: the exchange cancels all open orders of the account (of the run's markets, where it has one
+        for each), protective stops too, when it has not heard from a live run for so many seconds. None: there is none.
     debug
         Accepted from old scripts.
 
     Raises
     ------
     ConfigError
-        No store, or one given twice; a `position` that is none of these.
+        No store, or one given twice; a `position` or an `on_stop` that is none of these.
     """
 
     params = (
@@ -126,6 +137,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("leverage", None),
         ("margin_mode", None),
         ("hedged", False),
+        ("on_stop", "leave"),
+        ("stop_timeout", STOP_TIMEOUT_S),
+        ("cancel_all_after", None),
     )
 
     order_types: Mapping[int, str] = {}
@@ -136,6 +150,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self.store: CCXTStore = self.p.store
         if self.p.position not in {"fills", "balance"}:
             raise ConfigError(f"position={self.p.position!r} is not known: say 'fills' or 'balance'.")
+        if self.p.on_stop not in ON_STOP:
+            raise ConfigError(f"on_stop={self.p.on_stop!r} is not known: say one of {', '.join(map(repr, ON_STOP))}.")
         mapping = self.p.broker_mapping or {}
         self.order_types = {**self.order_types, **mapping.get("order_types", {})}
         self.mappings = {
@@ -148,6 +164,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         self._no_commission = self._desk.comminfo[None]
         self.cerebro: Any = None
         self._brackets = BracketOrderManager(self)
+        self._ending: Ending | None = None
 
     def start(self) -> None:
         """Begin a run: live if any feed is."""
@@ -172,6 +189,7 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 leverage=self.p.leverage,
                 margin_mode=self.p.margin_mode,
                 hedged=bool(self.p.hedged),
+                cancel_after_s=self.p.cancel_all_after,
             )
             # With it off, a fill would wait for the next bar.
             self.cerebro.p.quicknotify = True
@@ -182,10 +200,22 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
             self._desk.cerebro = self.cerebro
             logger.info("All feeds are historical: orders are filled by backtrader's own broker and nothing is sent.")
         self._desk.start()
+        if isinstance(self._desk, LiveDesk):
+            self._ending = Ending(self._desk, self.p.on_stop, float(self.p.stop_timeout))
+
+    def before_stop(self) -> None:
+        """Do what `on_stop` says; the passes of cerebro are over, and `Strategy.stop()` comes next."""
+        if self._ending is not None:
+            self._ending.before_stop()
 
     def stop(self) -> None:
         """End the run; money, value and positions can still be read."""
-        self._desk.stop()
+        ending, self._ending = self._ending, None
+        try:
+            if ending is not None:
+                ending.after_stop()
+        finally:
+            self._desk.stop()
 
     def next(self) -> None:
         """Do what is due in a pass of cerebro."""

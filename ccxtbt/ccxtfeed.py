@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import calendar
 import datetime as dt
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, get_args
 
 import backtrader as bt
 import numpy as np
 
-from ccxtbt.bulkfeed import BulkFeed, Stamp
+from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Stamp
 from ccxtbt.ccxtstore import CCXTStore, open_archive
-from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.connection import as_ours
+from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.forming import FormingBar, Glimpse
 from ccxtbt.gathering import Slot
 from ccxtbt.market import timeframes
+from ccxtbt.market.flow import Flow, State
+from ccxtbt.market.funding import FUNDING_LINES, Funding, check_funding
 from ccxtbt.market.handover import Bar, Counts, Gaps, Origin
 from ccxtbt.market.history import empty
-from ccxtbt.market.pipeline import Pipeline, Source, State
+from ccxtbt.market.pipeline import Pipeline, Source
 from ccxtbt.market.sessions import Sessions
-from ccxtbt.resampled import BarClone, BarReplayer, BarResampler, LiveClone, ResampledFeed, waits
+from ccxtbt.market.ticks import TickFlow, check_ticks
+from ccxtbt.resampled import (
+    BarClone,
+    BarReplayer,
+    BarResampler,
+    LiveClone,
+    ResampledFeed,
+    ResampledFeedWithVolumes,
+    waits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +108,17 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     History from ``fromdate`` is loaded first; then, unless ``historical``, live bars follow, each closed, once and in
     order. ``notify_data`` hears DELAYED before the history, LIVE when the backlog is delivered, CONNBROKEN at a
-    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after the history, where the exchange
-    does not stream this market; DISCONNECTED at the end of ``historical`` and at ``todate``.
+    break, DELAYED while what was missed is fetched, LIVE again; NOTSUBSCRIBED, after all that is known, where the
+    exchange does not stream this market or has it no more, while other feeds go on; DISCONNECTED at the end of
+    ``historical`` and at ``todate``.
 
     Parameters
     ----------
     dataname : str
         ccxt's unified symbol, such as ``'BTC/USDT'``; also spelled ``symbol``.
     timeframe, compression : int
-        backtrader's pair; ``timeframe`` may also be text such as ``'5m'``.
+        backtrader's pair; ``timeframe`` may also be text such as ``'5m'``. With ``bt.TimeFrame.Ticks`` each bar is of
+        ``compression`` trades, see below.
     fromdate, todate : datetime or None
         Bars that open in this span, in UTC or in ``tz``.
     historical : bool
@@ -123,7 +139,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     fetch_ohlcv_params : dict
         Extra parameters of ccxt's ``fetch_ohlcv``.
     archive : bool, path or None
-        Keep the history on disk, as the store's own argument says; None: as the store does.
+        Keep the history on disk, and live bars when they have been over for a minute (those made of trades are not
+        kept, for the archive holds the exchange's own); as the store's own argument says; None: as the store does.
     progress : callable or None
         Hears how far the download of the history is (`ccxtbt.market.history.Progress`), on the store's I/O thread.
     source : {'auto', 'ohlcv', 'trades', 'poll'}
@@ -145,8 +162,27 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     ------
     ConfigError
         At the start of a run: an unknown symbol or timeframe, or dates in the wrong order.
+    NotOfferedError
+        At the start of a run: the exchange does not give a line that a subclass declares, or no trades for ticks.
     TryLaterError
         At the start of a run: the exchange does not answer.
+
+    Notes
+    -----
+    A subclass whose ``lines`` are named ``trades`` (how many there were), ``quote_volume`` (in quote currency) or
+    ``taker_buy_volume`` (that part of the volume in which the buyer took) has these filled from the exchange's bars,
+    as `CCXTFeedWithVolumes` does with all three. They are read from the same answers and frames as prices; where the
+    frames of an exchange lack them, each live bar is asked of REST when it is over, and comes some seconds later.
+    Where ccxt alone can read an answer they are NaN, with a warning; in a flat bar of ``gaps='flat'`` they are 0.
+    With ``source='trades'`` live bars have the sums of their trades, also where the exchange's own bars lack them.
+    The archive keeps bars with such lines apart from those without. Backtrader's own resampling drops them,
+    `resampled` sums them. Other lines of a subclass are its own to fill.
+
+    Ticks are made of the exchange's trades, each once, in its order: those from ``fromdate`` on, as far back as it
+    gives them, then live ones; without ``fromdate`` of those to come (``historical``: of the latest that it gives at
+    once). A bar's datetime is the time of its last trade, whatever ``stamp`` says; many may share one. What an
+    exchange puts together to one trade (as Binance's aggregate trades) is one here. ``gaps``, ``partial`` and
+    ``align`` are not for ticks, and the archive does not keep them.
     """
 
     params: Any = (
@@ -167,6 +203,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     )
 
     store: CCXTStore
+    # Lines that are filled with what is known of funding.
+    _funded: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +212,13 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self._sink: _Sink | None = None
         self._hours: Sessions | None = None
         self._forming: FormingBar | None = None
+        # Hears the market's last price between closes, on cerebro's thread: (feed, price, ms of the exchange's clock).
+        self.tell_price: Callable[[CCXTFeed, float, int], None] | None = None
+        # The lines of a subclass, and the places among them of those that the exchange fills.
+        self._declared: tuple[str, ...] = self.lines.getlinealiases()[STANDARD_LINES:]
+        self._volumes = tuple(name for name in self._declared if name in EXTRA_LINES)
+        self._filled = [self._declared.index(name) for name in (*self._volumes, *self._funded)]
+        self._in_order = self._filled == list(range(len(self._declared)))
         # Open of the last closed bar that came, in a session or not.
         self.given_ms: int | None = None
         self.corrections = 0
@@ -214,7 +259,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """
         if isinstance(timeframe, str):
             timeframe, compression = timeframes.to_backtrader(timeframe)
-        return ResampledFeed(base=self, timeframe=timeframe, compression=compression, **kwargs)
+        kind = ResampledFeedWithVolumes if self._volumes else ResampledFeed
+        return kind(base=self, timeframe=timeframe, compression=compression, **kwargs)
 
     def since_ms(self) -> int | None:
         """Return from when on no bar is missing, in ms UTC: the first date asked for, or the first bar."""
@@ -278,7 +324,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             raise
         self.origins = {each.name.lower(): n for each in Origin if (n := int((origin == each).sum()))}
         self.given_ms = int(ts_ms[-1]) if len(ts_ms) else None
-        self.set_columns(*self._in_session(ts_ms, ohlcv))
+        self.set_columns(*self._in_session(ts_ms, self._spread(ohlcv)))
         if self.p.fromdate is not None:
             self.put_notification(self.DELAYED)
         logger.info("%s: %d bars of history.", self.p.dataname, len(ts_ms))
@@ -299,6 +345,38 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         inside = self._hours.mask(ts_ms)
         logger.info("%s: %d of %d bars lie in the sessions.", self.p.dataname, inside.sum(), len(ts_ms))
         return ts_ms[inside], ohlcv[:, inside]
+
+    def _spread(self, rows: Any) -> Any:
+        """Give the lines that the exchange does not fill a row too."""
+        if self._in_order and len(rows) == 5 + len(self._declared):
+            return rows
+        spread = np.full((5 + len(self._declared), rows.shape[1]), np.nan)
+        spread[:5] = rows[:5]
+        for place, row in zip(self._filled, rows[5:], strict=False):
+            spread[5 + place] = row
+        return spread
+
+    def _placed(self, extra: tuple[float, ...]) -> tuple[float, ...]:
+        """The same for the extra values of one bar."""
+        if not extra or self._in_order:
+            return extra
+        values = [math.nan] * len(self._declared)
+        for place, value in zip(self._filled, extra, strict=False):
+            values[place] = value
+        return tuple(values)
+
+    def _checked_extra(self, symbol: str) -> Extra | None:
+        names = self._volumes
+        if names and self._made_of_trades():
+            # No bar is asked of REST.
+            return Extra(names, (), (), streamed=False)
+        if names and "price" in self.p.fetch_ohlcv_params:
+            raise NotOfferedError(
+                f"Bars of the {self.p.fetch_ohlcv_params['price']} price of {symbol} have no {', '.join(names)}: leave "
+                "price= or these lines out."
+            )
+        connection = self.store.connection
+        return connection.facts.find_extra(names, connection.account.exchange_id, connection.markets[symbol])
 
     def _checked_hours(self) -> Sessions | None:
         if self.p.sessions is None:
@@ -328,8 +406,27 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ConfigError
             The timeframe is none, the exchange does not offer it or has no OHLCV, or the dates are in the wrong order.
         """
-        self._length()
+        if self._ticks:
+            self._check_ticks()
+        else:
+            self._length()
         self._span_ms()
+
+    def _check_ticks(self) -> None:
+        """Refuse what bars of a number of trades cannot have."""
+        size, name = self.p.compression, self.p.dataname
+        if type(size) is not int or not 1 <= size <= 1_000_000_000:
+            raise ConfigError(f"compression={size!r} of {name} is no number of trades: give 1 or more.")
+        if self._one_of("source", get_args(Source)) not in {"auto", "trades"}:
+            raise ConfigError(f"source={self.p.source!r} gives no Ticks of {name}: use source='auto' or 'trades'.")
+        if self._one_of("gaps", get_args(Gaps)) != "none":
+            raise ConfigError(f"gaps={self.p.gaps!r}: bars of Ticks of {name} have no gaps; leave it out.")
+        wrong = "partial=True" if self.p.partial else "align" if self.p.align is not None else ""
+        if wrong or self._funded:
+            raise ConfigError(
+                f"{wrong or type(self).__name__} is for bars of some length, and those of {name} are Ticks: "
+                f"{'leave it out' if wrong else 'use CCXTFeed'}, or ask for bars of bt.TimeFrame.Seconds or coarser."
+            )
 
     def launch(self) -> Future[Any]:
         """Start to load this feed's bars, if that has not begun, and return the promise of its history.
@@ -338,6 +435,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         ------
         ConfigError
             An unknown symbol or timeframe, or dates in the wrong order.
+        NotOfferedError
+            The exchange does not give a line that the class declares.
         """
         if self._sink is not None:
             return self._sink.promise
@@ -346,8 +445,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         store.start()
         symbol = store.checked_symbol(self.p.dataname, "dataname")
         self._hours = self._checked_hours()
-        timeframe = self._length()
-        sink = _Sink(self, timeframe)
+        flow, sink = self._tick_flow(symbol) if self._ticks else self._bar_flow(symbol)
+        self.counts = flow.counts
+        self._sink = sink
+        store.connection.spawn(sink.run, flow, name=f"bars of {self.p.dataname}")
+        return sink.promise
+
+    def _bar_flow(self, symbol: str) -> tuple[Pipeline, _Sink]:
+        store, timeframe = self.store, self._length()
+        sink = self._make_sink(symbol, timeframe)
         pipeline = Pipeline(
             store.connection,
             None if self.p.historical else store.streams,
@@ -362,16 +468,25 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
             gaps=self._one_of("gaps", get_args(Gaps)),
             polls=store.polls,
             longest_poll_ms=None if self.p.check_interval is None else int(1000 * self.p.check_interval),
+            extra=self._checked_extra(symbol),
         )
-        self.counts = pipeline.counts
-        self._sink = sink
-        store.connection.spawn(pipeline.run, name=f"bars of {self.p.dataname}")
-        return sink.promise
+        return pipeline, sink
+
+    def _tick_flow(self, symbol: str) -> tuple[TickFlow, _Sink]:
+        store, sink = self.store, _Sink(self, None)
+        check_ticks(store.connection, live=self.islive())
+        streams = None if self.p.historical else store.streams
+        size, names = self.p.compression, self._volumes
+        flow = TickFlow(store.connection, streams, symbol, size, *self._span_ms(), sink, self.p.progress, names)
+        return flow, sink
+
+    def _make_sink(self, symbol: str, timeframe: timeframes.Timeframe) -> _Sink:
+        return _Sink(self, timeframe)
 
     def stop(self) -> None:
         """End the run; the next one loads anew."""
         super().stop()
-        self._sink = None
+        self._sink = self.tell_price = None
 
     @property
     def expecting(self) -> bool:
@@ -404,7 +519,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         stamp_ms = bar.ts_ms
         if self._stamp != "open":
             stamp_ms = max(bar.ts_ms + 1, min(at_ms, self._stamp_of(bar.ts_ms) - 1))
-        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms))
+        self._forming.see(Glimpse(stamp_ms, *bar[1:6], after_ms, self._placed(bar.extra) if self._filled else ()))
 
     def _tell(self, state: State | Exception) -> None:
         if isinstance(state, Exception):
@@ -418,7 +533,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         for bar in bars:
             if self._hours is not None and not self._hours.mask(np.array([bar.ts_ms]))[0]:
                 continue
-            self.append(*bar[:6])
+            if self._filled:
+                self.append(*bar[:6], self._placed(bar.extra))
+            else:
+                self.append(*bar[:6])
             origin = bar.origin.name.lower()
             self.origins[origin] = self.origins.get(origin, 0) + 1
 
@@ -432,6 +550,20 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 self._tell(item)
         if self.p.historical:
             self.put_notification(self.DISCONNECTED)
+
+    @property
+    def _ticks(self) -> bool:
+        return bool(self.p.timeframe == bt.TimeFrame.Ticks)
+
+    def _made_of_trades(self) -> bool:
+        """Whether no bar comes from REST."""
+        if self._ticks:
+            return True
+        if self.p.source != "trades" or self.p.historical:
+            return False
+        rest = self.store.connection.rest
+        offered = bool(rest.has.get("fetchOHLCV")) and self._length().text in (rest.timeframes or ())
+        return self._span_ms()[0] is None or not offered
 
     def _length(self) -> timeframes.Timeframe:
         """Return the timeframe as the exchange writes it; one that it does not offer may be built from trades."""
@@ -477,32 +609,98 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
     def __getstate__(self) -> Any:
         attributes, cursor = super().__getstate__()
         # The store holds keys, locks and a thread: a copy in another process has the bars and asks for nothing.
-        for name in ("store", "_store", "_sink", "_forming"):
+        for name in ("store", "_store", "_sink", "_forming", "tell_price"):
             attributes.pop(name, None)
         return attributes, cursor
 
 
+class CCXTFeedWithVolumes(CCXTFeed):
+    """Bars with the number of trades, the volume in quote currency and the volume that buyers took; see `CCXTFeed`.
+
+    For exchanges that give all three, as Binance does; for others declare in a subclass of `CCXTFeed` the lines that
+    they give.
+    """
+
+    lines: Any = EXTRA_LINES
+
+
+class CCXTFeedWithFunding(CCXTFeed):
+    """Bars of a perpetual contract with its funding, as it was known when each bar closed; see `CCXTFeed`.
+
+    Lines
+    -----
+    funding_rate
+        The rate last paid, per worth of a position: by longs to shorts if it is positive.
+    mark_price
+        Of the contract, in quote currency. In the history, the close of the exchange's own bars of it, where it has
+        them; live, the last one seen, NaN where none was seen for a minute, as in a break.
+    next_funding_time
+        When funding is paid next, in ms UTC.
+    predicted_funding_rate
+        What the exchange then said will be paid. Live only: no exchange keeps it, so that it is NaN in the history.
+
+    Raises
+    ------
+    NotOfferedError
+        At the start of a run: the market is no perpetual contract, or ccxt cannot ask for its funding.
+
+    Notes
+    -----
+    Live values are streamed where ccxt can watch them, and asked for at least every five minutes; where nothing is
+    streamed, just before each close. A subclass may declare the lines of `CCXTFeedWithVolumes` too.
+
+    On Binance ccxt cannot watch mark price and ticker of one market at a time.
+    """
+
+    lines: Any = FUNDING_LINES
+    _funded = FUNDING_LINES
+
+    def _make_sink(self, symbol: str, timeframe: timeframes.Timeframe) -> _Sink:
+        store = self.store
+        check_funding(store.connection, symbol)
+        watches = store.watches if self.islive() else None
+        return _FundedSink(self, timeframe, Funding(store.connection, watches, symbol, timeframe))
+
+
 class _Sink:
-    """Brings what a pipeline delivers on the I/O thread to a feed on cerebro's thread, for one run.
+    """Brings what a flow of bars delivers on the I/O thread to a feed on cerebro's thread, for one run.
 
     What is still in the inbox when a run ends belongs to that run: the next one does not hear it.
     """
 
-    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe) -> None:
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe | None) -> None:
         self.feed = feed
+        # None: the bars are ticks.
         self._timeframe = timeframe
         self._inbox = feed.store.inbox
         self._grace_s = feed._checked_grace_s()
         self._last_ms: int | None = None
         self._live = False
         self.partial = bool(feed.p.partial)
-        self._glimpse = _Glimpses(feed, self)
+        self._glimpse = _Newest(self, feed.glimpse)
+        self._price = _Newest(self, self._tell_price)
         self.promise: Future[Any] = Future()
+
+    async def run(self, flow: Flow) -> None:
+        """Bring what a flow of bars delivers."""
+        await flow.run()
 
     def forming(self, bar: Bar) -> None:
         at_ms = self.feed.store.connection.clock.now_ms()
         if self._glimpse.put(bar, at_ms, self._last_ms):
             self._inbox.put(self._glimpse, None)
+
+    @property
+    def priced(self) -> bool:
+        return self.feed.tell_price is not None
+
+    def price(self, price: float) -> None:
+        if self._price.put(price, self.feed.store.connection.clock.now_ms()):
+            self._inbox.put(self._price, None)
+
+    def _tell_price(self, price: float, at_ms: int) -> None:
+        if self.feed.tell_price is not None:
+            self.feed.tell_price(self.feed, price, at_ms)
 
     def receive(self, item: list[Bar] | State | Exception) -> None:
         """Hand an item on; runs on cerebro's thread."""
@@ -527,13 +725,13 @@ class _Sink:
         name = self.feed.p.dataname
         logger.info("%s: %s%s", name, state.value, f" ({reason})" if reason else "")
         if state is State.NOTSUBSCRIBED:
-            self.feed.store.put_notification(f"{name} cannot be streamed: {reason}")
+            self.feed.store.put_notification(f"{name} gives no more bars: {reason}")
         self._live = state is State.LIVE
         self._inbox.put(self, state, self._slot(gather=False))
 
     def _slot(self, *, gather: bool) -> Slot | None:
         """Say with which bars of other feeds the last one gathers, and when the next is to be expected."""
-        if not self._grace_s or not self._live or self._last_ms is None:
+        if not self._grace_s or not self._live or self._last_ms is None or self._timeframe is None:
             return None
         close_ms = timeframes.next_ms(self._timeframe, self._last_ms)
         return Slot(close_ms if gather else None, timeframes.next_ms(self._timeframe, close_ms), self._grace_s)
@@ -546,25 +744,70 @@ class _Sink:
         self.feed.store.put_notification(text)
 
 
-class _Glimpses:
-    """The newest glimpse of a forming bar, on its way to cerebro's thread: a slow strategy skips the older ones."""
+class _FundedSink(_Sink):
+    """The same, with what is known of funding behind the other values of each bar."""
 
-    def __init__(self, feed: CCXTFeed, sink: _Sink) -> None:
-        self.feed = feed
+    def __init__(self, feed: CCXTFeed, timeframe: timeframes.Timeframe, funding: Funding) -> None:
+        super().__init__(feed, timeframe)
+        self._funding = funding
+        self._unknown = (math.nan,) * len(feed._volumes)
+
+    async def run(self, flow: Flow) -> None:
+        try:
+            await self._funding.begin(self.feed._span_ms()[0])
+        except asyncio.CancelledError:
+            self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
+            self.failed(error)
+            return
+        await flow.run()
+
+    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
+        self.feed.store.connection.spawn(self._finish, ts_ms, ohlcv, origin, name=f"funding of {self.feed.p.dataname}")
+
+    async def _finish(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        try:
+            rows = np.vstack([ohlcv, await self._funding.columns(ts_ms)])
+        except asyncio.CancelledError:
+            self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
+            self.failed(error)
+            return
+        if not self.promise.done():
+            self.promise.set_result((ts_ms, rows, origin))
+
+    def bars(self, bars: list[Bar]) -> None:
+        super().bars([self._funded(bar, self._funding.at(bar.ts_ms)) for bar in bars])
+
+    def forming(self, bar: Bar) -> None:
+        super().forming(self._funded(bar, self._funding.now()))
+
+    def _funded(self, bar: Bar, values: tuple[float, ...]) -> Bar:
+        return bar._replace(extra=(bar.extra if self._unknown and bar.extra else self._unknown) + values)
+
+
+class _Newest:
+    """The newest of something that passes, on its way to cerebro's thread: a slow strategy skips the older ones."""
+
+    def __init__(self, sink: _Sink, hear: Callable[..., None]) -> None:
         self._sink = sink
-        self._newest: deque[tuple[Bar, int, int | None]] = deque(maxlen=1)
+        self._hear = hear
+        self._newest: deque[tuple[Any, ...]] = deque(maxlen=1)
 
-    def put(self, *glimpse: Any) -> bool:
-        """Take a glimpse on the I/O thread; return whether one must be told that there is one."""
+    def put(self, *told: Any) -> bool:
+        """Take the newest on the I/O thread; return whether cerebro's thread must be told that there is one."""
         waits = bool(self._newest)
-        self._newest.append(glimpse)
+        self._newest.append(told)
         return not waits
 
     def receive(self, item: None) -> None:
         """Hand the newest on; runs on cerebro's thread."""
-        glimpse = self._newest.popleft()
-        if self.feed._sink is self._sink:
-            self.feed.glimpse(*glimpse)
+        told = self._newest.popleft()
+        if self._sink.feed._sink is self._sink:
+            self._hear(*told)
 
 
 CCXTStore.DataCls = CCXTFeed

@@ -26,6 +26,7 @@ from ccxtbt.market.watches import Watches
 from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.journal import Journal, default_path
 from ccxtbt.trading.limits import Halt, Limits
+from ccxtbt.trading.state import State
 
 if TYPE_CHECKING:
     from ccxtbt.market.archive import Archive
@@ -116,14 +117,37 @@ class _Run:
         try:
             return type(cerebro).run(cerebro, *args, **kwargs)
         except BaseException:
-            for data in cerebro.datas:
-                if isinstance(data, CCXTStore.DataCls):
-                    data.stop()
+            try:
+                if isinstance(cerebro._broker, CCXTStore.BrokerCls):
+                    cerebro._broker.stop()
+            finally:
+                for data in cerebro.datas:
+                    if isinstance(data, CCXTStore.DataCls):
+                        data.stop()
             raise
         finally:
             for store in cerebro.stores:
                 if isinstance(store, CCXTStore):
                     store.stop()
+
+
+class _Passes:
+    """The passes of a cerebro that has a store of ours: whichever way they end, its broker is told before strategies.
+
+    backtrader tells its broker after `Strategy.stop()`, and not at all after Ctrl-C or an exception.
+    """
+
+    def __init__(self, cerebro: Any, name: str) -> None:
+        self._cerebro = cerebro
+        self._name = name
+
+    def __call__(self, strategies: Any) -> None:
+        cerebro = self._cerebro
+        try:
+            getattr(type(cerebro), self._name)(cerebro, strategies)
+        finally:
+            if isinstance(cerebro._broker, CCXTStore.BrokerCls):
+                cerebro._broker.before_stop()
 
 
 class CCXTStore(Calls, metaclass=_OnePerAccount):
@@ -168,8 +192,13 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         Largest position in one market, in base, if all open orders of its side were filled. Exits of brackets are sent
         whatever the limits: they make positions smaller.
     archive : bool or path
-        Keep the history of this store's feeds on disk, and ask only for what is missing there: True in the user's
-        cache folder, or under a path. Needs the extra ``ccxtbt[archive]``.
+        Keep the bars of this store's feeds on disk, and ask only for what is missing there: True in the user's cache
+        folder, or under a path. Needs the extra ``ccxtbt[archive]``.
+
+    Attributes
+    ----------
+    state : State
+        A mapping of JSON values that strategies keep over restarts, in the journal's file.
 
     Raises
     ------
@@ -239,10 +268,11 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         self.streams = Streams(self.connection)
         self.watches = Watches(self.connection)
         self.polls = Polls()
-        self.halted = ""
+        self._halted = ""
         self.desk: Any = None
         self.journal: Journal | None = None
         self._journal_asked = journal
+        self.state = State()
         self.inbox = Inbox()
         self.wallet = Wallet()
         self.stamp_told = False
@@ -358,6 +388,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             cerebro.addstore(self)
         if not isinstance(cerebro.run, _Run):
             cerebro.run = _Run(cerebro)
+            for name in ("_runnext", "_runnext_old"):
+                setattr(cerebro, name, _Passes(cerebro, name))
 
     def start(self, data: Any = None, broker: Any = None) -> None:
         """Connect; nothing happens if it is connected already. The arguments are backtrader's and mean nothing here.
@@ -378,6 +410,8 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         with self.connection.life:
             self._runs_for_guests = False
             self._connect()
+        if not self.state.open:
+            self.state.begin({}, None)
 
     def stop(self) -> None:
         """Disconnect: close the journal, end the tasks, the sockets and the I/O thread."""
@@ -385,6 +419,7 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         if self.journal is not None:
             self.journal.close()
             self.journal = None
+        self.state.end()
         self.connection.stop()
 
     def join(self, guest: object) -> None:
@@ -450,8 +485,14 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
             journal = Journal(path, account, self.put_notification, self.connection.clock.now_ms)
             journal.open()
             self.journal = journal
+            self.state.begin(journal.state, journal.note)
             logger.info("Orders at %s are kept in %s.", self.exchange_id, path)
         return self.journal
+
+    @property
+    def halted(self) -> str:
+        """Why no new order is sent at present: `halt` was called, or the journal cannot be written; '' if none is."""
+        return self._halted or (self.journal.trouble if self.journal is not None else "")
 
     def halt(self, reason: str) -> None:
         """Cancel all open orders of the run and refuse new ones until `resume`; callable from any thread.
@@ -463,16 +504,17 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         reason : str
             Told in `notify_store` and as the reason of each order that is refused.
         """
-        self.halted = reason or "without a reason"
-        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self.halted)
-        self.put_notification(f"Halted: {self.halted}. All open orders are cancelled and new ones refused.")
+        self._halted = reason or "without a reason"
+        logger.warning("Halted: %s. All open orders are cancelled and new ones refused.", self._halted)
+        self.put_notification(f"Halted: {self._halted}. All open orders are cancelled and new ones refused.")
         if self.desk is not None:
-            self.inbox.put(self.desk, Halt(self.halted))
+            self.inbox.put(self.desk, Halt(self._halted))
 
     def resume(self) -> None:
         """Accept orders again after a `halt`."""
-        self.halted = ""
-        self.put_notification("Resumed: orders are sent again.")
+        self._halted = ""
+        still = self.halted
+        self.put_notification(f"Still halted: {still}" if still else "Resumed: orders are sent again.")
 
     def outcome(self, promise: Future[T], if_stopped: T) -> T:
         """Wait for what an I/O thread has promised, or until the run is to stop.
@@ -504,6 +546,10 @@ class CCXTStore(Calls, metaclass=_OnePerAccount):
         """
         if self._env is not None and self._leads():
             self._sleep()
+        return self.take_notifications()
+
+    def take_notifications(self) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+        """Return what `notify_store` is to hear, without waiting."""
         notifs = []
         while self._notifs:
             notifs.append(self._notifs.popleft())

@@ -1,4 +1,4 @@
-"""The command line: `ccxtbt demo`, `ccxtbt download`; also as `python -m ccxtbt`."""
+"""The command line: `ccxtbt demo`, `ccxtbt download`, `ccxtbt exchanges`; also as `python -m ccxtbt`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ccxtbt import CCXTStore
+from ccxtbt import CCXTStore, catalogue
 from ccxtbt import demo as scene
 from ccxtbt.errors import CCXTBTError
 from ccxtbt.exchange.connection import as_ours
@@ -93,6 +93,12 @@ def download(
     finally:
         if store is not None:
             store.stop()
+
+
+@app.command()
+def exchanges() -> None:
+    """Say in Markdown what is known of every exchange: its history, streams, orders and client ids."""
+    typer.echo(catalogue.page(), nl=False)
 
 
 def _load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ccxtbt._lines import Cursor, num_from_ms
+from ccxtbt.bulkfeed import STANDARD_LINES
 
 Row = list[float]
 
@@ -19,6 +20,7 @@ class Glimpse(NamedTuple):
     close: float
     volume: float
     after_ms: int | None
+    extra: tuple[float, ...] = ()
 
 
 class FormingBar:
@@ -109,4 +111,5 @@ class FormingBar:
 
     def _row(self, glimpse: Glimpse) -> Row:
         values = {**glimpse._asdict(), "datetime": num_from_ms(glimpse.stamp_ms)}
+        values |= zip(self._feed.getlinealiases()[STANDARD_LINES:], glimpse.extra, strict=False)
         return [values.get(name, float("nan")) for name in self._feed.getlinealiases()]

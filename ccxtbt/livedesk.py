@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -21,10 +21,13 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
+from ccxtbt.exchange.orderlists import FORMS
+from ccxtbt.exchange.switch import Switch
 from ccxtbt.livebooks import ZERO, LiveBooks
 from ccxtbt.liveswaps import LiveSwaps, contracts_of
 from ccxtbt.trading.armed import Armed
-from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
+from ccxtbt.trading.books import Book
+from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.contracts import Payment
 from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Stances, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
@@ -32,7 +35,7 @@ from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
-from ccxtbt.trading.reports import OrderFact
+from ccxtbt.trading.reports import OrderFact, Refused
 from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
@@ -61,6 +64,9 @@ POLL_S = 10.0
 HINT_S = 0.5
 # How often they are looked up where no stream is listened to.
 POLL_ALONE_S = 3.0
+
+# The same while a run ends.
+STOPPING_POLL_S = 1.0
 
 # How old a balance, or the price of a currency without a feed, may get.
 BALANCE_TTL_S = 60.0
@@ -107,16 +113,30 @@ class Leg:
         How it stands.
     number : int
         Which of the order's legs it is; 0 where there is only one.
+    at_once : bool
+        It trades when it arrives, and never rests.
+    list_id : str
+        Our id of the list that it is in at the exchange; '' where it is alone.
     """
 
     member: Member
     state: OrderState
     number: int = 0
+    at_once: bool = False
+    list_id: str = ""
 
     @property
     def order(self) -> Any:
         """Backtrader's order."""
         return self.member.order
+
+
+@dataclass(slots=True)
+class Listing:
+    """A list on its way: our id of it, and the orders that are in it so far."""
+
+    list_id: str
+    orders: list[Intent] = field(default_factory=list)
 
 
 class LiveDesk(LiveBooks):
@@ -146,6 +166,13 @@ class LiveDesk(LiveBooks):
         Begin with the positions that the account holds, instead of none; in contracts a run always does.
     leverage, margin_mode, hedged
         See `LiveSwaps`.
+    cancel_after_s : float or None
+        Have the exchange cancel all open orders when it has not heard from this run for so many seconds.
+
+    Attributes
+    ----------
+    closed : str
+        Why no new order is taken from strategies; '' while they are.
     """
 
     def __init__(
@@ -164,6 +191,7 @@ class LiveDesk(LiveBooks):
         leverage: Any = None,
         margin_mode: Any = None,
         hedged: bool = False,
+        cancel_after_s: float | None = None,
     ) -> None:
         store.start()
         self._balance_ttl_s = balance_ttl_s
@@ -178,6 +206,8 @@ class LiveDesk(LiveBooks):
         self._order_types = order_types
         self._flatten_excess = flatten_excess
         self._poll_s = poll_s
+        self.closed = ""
+        self._switch = None if cancel_after_s is None else Switch(store.connection, cancel_after_s)
         # `order.ref` begins at 1 in each process, and is no id.
         nonce, first = (
             (self._journal.nonce, self._journal.first) if self._journal else (secrets.randbits(NONCE_BITS), 1)
@@ -189,6 +219,8 @@ class LiveDesk(LiveBooks):
         self._untransmitted: dict[int, list[Member]] = {}
         self._members: dict[Any, tuple[Bracket, Member]] = {}
         self._groups: dict[int, Group] = {}
+        # Brackets whose entry has grown in this pass of cerebro.
+        self._grown: set[Bracket] = set()
         # What orders that exclude each other have traded too much, until they have all ended.
         self._excess: dict[Bracket | Group, Decimal] = {}
         self._armed: dict[int, Armed] = {}
@@ -223,6 +255,8 @@ class LiveDesk(LiveBooks):
             opened_ms = balance.get("timestamp") or opened_ms
             self._courier.follow()
         self.open_books(opened_ms)
+        if self._switch is not None and self._keyed:
+            self._switch.begin(list(self._by_symbol))
         seeded = self.holdings() if self._seeded or self._swaps is not None else []
         if seeded or self._wanted:
             self._prices |= self._courier.fetch_prices({*seeded, *self._wanted}).last
@@ -231,14 +265,16 @@ class LiveDesk(LiveBooks):
         self.begin()
 
     def stop(self) -> None:
-        """End the run; orders that are open stay open at the exchange, and that is said."""
+        """End the run; money, value and positions can still be read."""
         self.store.desk = None
-        left = self._states.open()
-        if left:
-            logger.warning("The run ends with %d open orders at %s: %s", len(left), self.store.exchange_id, left)
+        if self._switch is not None:
+            self._switch.end()
 
     def next(self) -> None:
-        """Show brackets and armed orders the price, end what is over, and look up open orders when it is due."""
+        """Let brackets go on, show them and armed orders the price, end what is over, and look up what is due."""
+        while self._grown:
+            bracket = self._grown.pop()
+            self._act(bracket, bracket.plan())
         self._show_prices()
         if self._until:
             self._expire()
@@ -260,7 +296,7 @@ class LiveDesk(LiveBooks):
             self._courier.look_up([(state.order_id, state.client_id, state.symbol) for state in waiting])
         for client_id in self._cancelling:
             # A cancel whose answer was lost is asked for again: a second one does no harm.
-            self._courier.cancel(client_id, self._legs[client_id].state.symbol)
+            self._ask_cancel(self._legs[client_id])
 
     def _keep_account(self, now_s: float) -> None:
         """Ask for balances and prices that have become old, and look at what the books do not explain."""
@@ -332,6 +368,26 @@ class LiveDesk(LiveBooks):
             if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
                 self._fire(ref)
 
+    def _listen(self, data: Any) -> None:
+        """Have the prices between closes told, since something of this market is watched here."""
+        self.source(data).tell_price = self._hear_price
+
+    def _hear_price(self, feed: Any, price: float, at_ms: int) -> None:
+        """Show a market's last price to the orders that are watched here; with none of them hear no more."""
+        market, at_num = self._market(feed), 719_163 + at_ms / 86_400_000
+        heard = False
+        for bracket, member in list(self._members.values()):
+            if member.order.parent is None and self._market(member.order.data) == market:
+                heard = True
+                self._act(bracket, bracket.on_price(price, at_ms))
+        for ref, armed in list(self._armed.items()):
+            if self._market(armed.order.data) == market and ref in self._armed:
+                heard = True
+                if armed.touched(price, at_num):
+                    self._fire(ref)
+        if not heard:
+            feed.tell_price = None
+
     def _expire(self) -> None:
         """Cancel the orders whose validity is over."""
         now_ms = self.store.connection.clock.now_ms()
@@ -347,6 +403,84 @@ class LiveDesk(LiveBooks):
                         "Give exits a later validity than their entry."
                     )
                 self.cancel(order)
+
+    # The end of a run
+
+    def hurry(self) -> None:
+        """Look up open orders at once, and soon again: nobody waits for long at the end of a run."""
+        self._poll_s = min(self._poll_s, STOPPING_POLL_S)
+        self._looked_s = time.monotonic() - self._poll_s
+
+    def at_rest(self) -> bool:
+        """Whether the exchange has answered to all that was sent, and nothing trades or misses a fill at the moment."""
+        waiting = self._states.open()
+        return not (self._cancelling or self._unsettled) and not any(
+            state.order_id is None or state.in_doubt or self._legs[state.client_id].at_once for state in waiting
+        )
+
+    def alive(self) -> list[Any]:
+        """Return the orders that have not ended: those at the exchange, those watched here, and those not sent yet."""
+        unsent = [member.order for members in self._untransmitted.values() for member in members]
+        here = [armed.order for armed in self._armed.values()] + [member.order for _, member in self._members.values()]
+        there = [self._legs[state.client_id].order for state in self._states.open()]
+        known = {order.ref: order for order in (*unsent, *here, *there) if order.alive()}
+        return [known[ref] for ref in sorted(known)]
+
+    def entries(self) -> list[Any]:
+        """Return the orders that have not ended and may open or enlarge a position.
+
+        Not among them are the exits of brackets, what reduces only, and what trades against a position that is held.
+        """
+        return [order for order in self.alive() if not self._is_exit(order)]
+
+    def _is_exit(self, order: Any) -> bool:
+        bracket, member = self._members.get(order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(order.ref):
+            return True
+        leg, armed = self._last_leg.get(order.ref), self._armed.get(order.ref)
+        known = member or (armed and armed.member) or (leg and leg.member)
+        if known and known.params.get("reduceOnly"):
+            return True
+        held = self.getposition(order.data, clone=False).size
+        return bool(held) and order.isbuy() != (held > 0)
+
+    def held(self) -> list[str]:
+        """Return the positions that are held and the market would take, as text."""
+        return [f"{book.size} {book.base}" for _, book in self._closable()]
+
+    def _closable(self) -> list[tuple[Any, Book]]:
+        books = [(datas[0], self._books[symbol]) for symbol, datas in self._by_symbol.items() if symbol in self._books]
+        return [
+            (data, book)
+            for data, book in books
+            if abs(book.size) >= self.rules_of(data).least(Decimal(repr(data.close[0])) if len(data) else None)
+        ]
+
+    def flatten(self) -> None:
+        """Close each position at market, whatever the state of its data, the user's limits and `halt`."""
+        for data, book in self._closable():
+            legs = [leg.order for leg in self._last_leg.values() if self._market(leg.order.data) == self._market(data)]
+            owner, tradeid = (legs[-1].owner, legs[-1].tradeid) if legs else (self.cerebro.runningstrats[0], 0)
+            side = "sell" if book.size > 0 else "buy"
+            named: dict[str, Any] = {"owner": owner, "data": data, "tradeid": tradeid, "exectype": bt.Order.Market}
+            named["size"] = float(abs(book.size))
+            order = CCXTOrder(side=side, **named)
+            contract = self.store.connection.markets[self._symbol(data)].get("contract")
+            self._send(Member(order, {"reduceOnly": True} if contract else {}), freely=True, last=True)
+
+    def left_open(self) -> list[str]:
+        """Return what the run leaves behind: each order that has not ended, and where it is."""
+        there = {self._legs[state.client_id].order.ref: f"({state.client_id})" for state in self._states.open()}
+        there |= dict.fromkeys(self._untransmitted, "(never transmitted)")
+        return [
+            f"order {order.ref}, {order.ordtypename().lower()} {order.getordername()} "
+            + there.get(order.ref, "(watched here, and by nobody from now on)")
+            for order in self.alive()
+        ]
+
+    def say(self, text: str) -> None:
+        """Log something, and tell it to `notify_store`."""
+        self._warn(text)
 
     # Orders
 
@@ -364,6 +498,9 @@ class LiveDesk(LiveBooks):
         quote_size : float, str, Decimal or None
             Quote to spend, instead of the order's size.
         """
+        if self.closed:
+            self._refuse(order, self.closed)
+            return
         try:
             member = Member(order, params, quote_size, self._until_of(order, valid))
         except ConfigError as error:
@@ -438,15 +575,25 @@ class LiveDesk(LiveBooks):
 
     # Sending
 
-    def _send(self, member: Member, action: Send | None = None, *, due: bool = False, freely: bool = False) -> str:
+    def _send(
+        self,
+        member: Member,
+        action: Send | None = None,
+        *,
+        due: bool = False,
+        freely: bool = False,
+        last: bool = False,
+        listing: Listing | None = None,
+    ) -> str:
         """Send an order, or one leg of a bracket's exit; return '' if it is on its way, else why it cannot be.
 
         `due` is a stop that was watched here and has been reached: what it becomes is sent. `freely` is sent whatever
-        the state of its data and the user's limits.
+        the state of its data and the user's limits, and the `last` order of a run also when the store is halted. With
+        a `listing` it is put there, to be sent with the other of it.
         """
         order = member.order
         try:
-            if self.store.halted:
+            if self.store.halted and not last:
                 raise OrderRefusedError(f"The store is halted ({self.store.halted}): nothing is sent.")
             # An exit protects what is held: it goes out also when its data is not LIVE.
             free = freely or due or action is not None
@@ -454,20 +601,21 @@ class LiveDesk(LiveBooks):
                 self._check(order)
             rules, facts = self.rules_of(order.data), self.store.connection.facts
             triggered = due or (action is not None and action.triggered)
-            waits = not triggered and waits_here(order, rules, self._order_types, facts.trailing_params)
+            # An exit is cancelled and sent anew, and a trailing stop of the exchange's would forget its best price.
+            trailing = facts.trailing_params if action is None else ()
+            waits = not triggered and waits_here(order, rules, self._order_types, trailing)
             number, client_id = (0, "") if waits else self._ids.next()
             request = request_of(
                 order,
                 rules,
                 client_id,
                 params={
-                    **({} if triggered or waits else self._expiry(member, rules)),
-                    **self._reducing(member, action, rules),
-                    **member.params,
+                    **self._reducing(member, rules),
+                    **(member.params if triggered or waits else self._params(member, rules, listing)),
                 },
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
-                trailing_params=facts.trailing_params,
+                trailing_params=trailing,
                 size=None if action is None else action.size,
                 cost=member.quote_size,
                 triggered=triggered or waits,
@@ -488,23 +636,26 @@ class LiveDesk(LiveBooks):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
-        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due))
+        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due, listed=listing is not None))
         if member.until_ms is not None and order.ref not in self._until:
             self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(self._expiry(member, rules)), order
         if waits:
             self._arm(member, action)
             return ""
         self._forget()
-        leg = Leg(member, state, 0 if action is None else action.leg)
+        at_market = triggered or order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        at_once, list_id = at_market and request.type == "market", "" if listing is None else listing.list_id
+        leg = Leg(member, state, 0 if action is None else action.leg, at_once, list_id)
         self._legs[leg.state.client_id] = self._last_leg[order.ref] = leg
         order.addinfo(client_id=leg.state.client_id)
         order.sent(request)
         self._tell(leg, leg.state.submit())
         now_ms = self.store.connection.clock.now_ms()
-        self._courier.send(Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms))
+        intent = Intent(number, request, order.ref, leg.number, order.tradeid, now_ms, member.until_ms)
+        (self._courier.send if listing is None else listing.orders.append)(intent)
         return ""
 
-    def _reducing(self, member: Member, action: Send | None, rules: Rules) -> dict[str, Any]:
+    def _reducing(self, member: Member, rules: Rules) -> dict[str, Any]:
         """Return what lets an order only reduce: the exits of brackets, and one for exactly what is held.
 
         The latter is what `Strategy.close` sends, and nothing tells it from a plain order of that size.
@@ -533,14 +684,48 @@ class LiveDesk(LiveBooks):
         ]
         return sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), ZERO)
 
-    def _emulated(self, member: Member, rules: Rules, *, waits: bool) -> str:
+    def _params(self, member: Member, rules: Rules, listing: Listing | None) -> dict[str, Any]:
+        """Return what goes to the exchange beside an order's figures."""
+        listed = listing and {FORMS[self.store.connection.facts.order_lists].id_param: listing.list_id}
+        return {**self._expiry(member, rules), **(listed or {}), **member.params}
+
+    def _send_exit(self, bracket: Bracket, action: Send) -> list[Action]:
+        """Send an exit of a bracket alone; return what follows at once."""
+        refused = self._send(self._members[action.key][1], action)
+        if refused:
+            return bracket.apply(action.key, action.leg, Rejected(refused))
+        return bracket.apply(action.key, action.leg, Accepted()) if action.key in self._armed else []
+
+    def _send_list(self, bracket: Bracket, pair: Pair) -> list[Action]:
+        """Send both exits of a bracket as one list; return what follows if that cannot be."""
+        listing = Listing(self._ids.next()[1])
+        for action in (pair.stop, pair.limit):
+            refused = self._send(self._members[action.key][1], action, listing=listing)
+            if refused:
+                unsent = (pair.stop, pair.limit)[len(listing.orders) :]
+                told = [bracket.apply(each.key, each.leg, Rejected(refused)) for each in unsent]
+                for intent in listing.orders:
+                    self.receive(Refused(refused, intent.request.client_id))
+                return [action for actions in told for action in actions]
+        self._courier.send(*listing.orders)
+        return []
+
+    def _takes_lists(self, members: Sequence[Member], rules: Rules) -> bool:
+        """Whether the exchange can have both exits as one list: a stop and a limit as they are, no more."""
+        return rules.lists and all(
+            not (member.params or member.order.exectype in self._order_types or self._expiry(member, rules))
+            and not waits_here(member.order, rules, self._order_types, ())
+            for member in members
+        )
+
+    def _emulated(self, member: Member, rules: Rules, *, waits: bool, listed: bool = False) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
         bracket, _ = self._members.get(member.order.ref, (None, None))
-        if bracket is not None and bracket.is_exit(member.order.ref):
+        if bracket is not None and bracket.is_exit(member.order.ref) and not listed:
             said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
-            said.append("its trigger is watched here, on the closed bars of the run")
+            said.append("its trigger is watched here, by the last price")
         if member.until_ms is not None and not self._expiry(member, rules):
             said.append("its validity is watched here")
         if member.quote_size is not None and not rules.cost_orders:
@@ -567,6 +752,7 @@ class LiveDesk(LiveBooks):
         order = member.order
         now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
         self._armed[order.ref] = Armed(order, member, now_num, action)
+        self._listen(order.data)
         if order.ref not in self._members:
             self._link(member, order.ref, "armed")
         if order.status < bt.Order.Submitted:
@@ -641,8 +827,8 @@ class LiveDesk(LiveBooks):
                 )
             rules = self.rules_of(order.data)
             amount = rules.amount(abs(order.created.size))
-            pair = self._pair(first, order, amount, rules)
             taken = known.member
+            pair = self._pair((taken, member), amount, rules)
         except CCXTBTError as error:
             self._refuse(order, str(error))
             return
@@ -660,21 +846,25 @@ class LiveDesk(LiveBooks):
         if refused:
             self._act(group, group.apply(order.ref, Rejected(refused)))
 
-    def _pair(self, first: Any, second: Any, amount: Decimal, rules: Rules) -> Bracket | None:
+    def _pair(self, members: tuple[Member, Member], amount: Decimal, rules: Rules) -> Bracket | None:
         """Return two sales of the same amount, a stop and a limit, as the exits of what is held; None if they are not.
 
-        At the exchange at once they would lock the amount twice, and could both be filled.
+        At the exchange at once they would lock the amount twice, and could both be filled. Two such buys exclude each
+        other in the same way where the exchange has order lists; elsewhere each is at the exchange.
         """
-        stops = [order.exectype in STOPS for order in (first, second)]
-        limits = [order.exectype == bt.Order.Limit for order in (first, second)]
-        same = self._market(first.data) == self._market(second.data)
-        if first.isbuy() or second.isbuy() or not same or first.ref in self._groups:
+        orders = [member.order for member in members]
+        first, second = orders
+        stops = [order.exectype in STOPS for order in orders]
+        limits = [order.exectype == bt.Order.Limit for order in orders]
+        same = self._market(first.data) == self._market(second.data) and first.isbuy() == second.isbuy()
+        lists = self._takes_lists(members, rules)
+        if (first.isbuy() and not lists) or not same or first.ref in self._groups:
             return None
         if sum(stops) != 1 or sum(limits) != 1 or rules.amount(abs(first.created.size)) != amount:
             return None
-        bracket = Bracket(
-            [self._exit(order, rules) for order in (first, second)], side="buy", lot=rules.lot, size=amount
-        )
+        side: Side = "sell" if first.isbuy() else "buy"
+        exits = [self._exit(order, rules) for order in orders]
+        bracket = Bracket(exits, side=side, lot=rules.lot, size=amount, lists=lists)
         if first.ref in self._armed:
             bracket.adopt(first.ref, amount, working=True)
         else:
@@ -685,10 +875,12 @@ class LiveDesk(LiveBooks):
     def _send_pair(self, bracket: Bracket, taken: Member, member: Member) -> None:
         """Let two exits of one holding take turns, of which the first is on its way already."""
         order = member.order
+        self._listen(order.data)
         for each in (taken, member):
             self._members[each.order.ref] = bracket, each
             kind = "stop" if each.order.exectype in STOPS else "limit"
-            each.order.addinfo(emulated=self._emulated(each, self.rules_of(order.data), waits=False))
+            rules = self.rules_of(order.data)
+            each.order.addinfo(emulated=self._emulated(each, rules, waits=False, listed=bracket.lists))
             self._link(each, taken.order.ref, kind)
         order.addcomminfo(self.getcommissioninfo(order.data))
         order.submit(self)
@@ -702,11 +894,13 @@ class LiveDesk(LiveBooks):
             rules = self.rules_of(parent.order.data)
             exits = [self._exit(member.order, rules) for member in children]
             side: Side = "buy" if parent.order.isbuy() else "sell"
-            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref)
+            lists = len(exits) > 1 and self._takes_lists(children, rules)
+            bracket = Bracket(exits, side=side, lot=rules.lot, base=rules.base, parent=parent.order.ref, lists=lists)
         except CCXTBTError as error:
             for member in members:
                 self._refuse(member.order, str(error))
             return
+        self._listen(parent.order.data)
         for member in members:
             self._members[member.order.ref] = bracket, member
             kind = "stop" if member.order.exectype in STOPS else "limit"
@@ -714,7 +908,7 @@ class LiveDesk(LiveBooks):
         for member in children:
             if member.until_ms is not None:
                 self._until[member.order.ref] = member.until_ms, member.order
-            member.order.addinfo(emulated=self._emulated(member, rules, waits=False))
+            member.order.addinfo(emulated=self._emulated(member, rules, waits=False, listed=lists))
             member.order.addcomminfo(self.getcommissioninfo(member.order.data))
             member.order.submit(self)
             self._notify(member.order)
@@ -735,7 +929,7 @@ class LiveDesk(LiveBooks):
         if state.stray and state.client_id not in self._cancelling:
             self._warn(f"{state} was told to be refused, and the exchange works it: it is cancelled.")
             self._cancelling.add(state.client_id)
-            self._courier.cancel(state.client_id, state.symbol)
+            self._ask_cancel(self._legs[state.client_id])
         if state.needs_fills or state.needs_order or state.stray:
             if not self._unsettled:
                 # What is missing comes as a rule the next moment: it is not asked for at once.
@@ -751,8 +945,14 @@ class LiveDesk(LiveBooks):
         leg = self._last_leg.get(ref)
         if leg is None or leg.state.done:
             return
-        self._cancelling.add(leg.state.client_id)
-        self._courier.cancel(leg.state.client_id, leg.state.symbol)
+        # With one order of a list all of it goes, and each has to be heard of.
+        listed = self._states.open() if leg.list_id else [leg.state]
+        same = {state.client_id for state in listed if self._legs[state.client_id].list_id == leg.list_id}
+        self._cancelling |= same
+        self._ask_cancel(leg)
+
+    def _ask_cancel(self, leg: Leg) -> None:
+        self._courier.cancel(leg.state.client_id, leg.state.symbol, leg.list_id)
 
     def _act(self, bond: Bracket | Group, actions: Sequence[Action]) -> None:
         """Do what a bracket or a group says; what cannot be done is told to it, and what follows is done too."""
@@ -760,11 +960,9 @@ class LiveDesk(LiveBooks):
         while todo:
             action = todo.popleft()
             if isinstance(action, Send) and isinstance(bond, Bracket):
-                refused = self._send(self._members[action.key][1], action)
-                if refused:
-                    todo.extend(bond.apply(action.key, action.leg, Rejected(refused)))
-                elif action.key in self._armed:
-                    todo.extend(bond.apply(action.key, action.leg, Accepted()))
+                todo.extend(self._send_exit(bond, action))
+            elif isinstance(action, Pair) and isinstance(bond, Bracket):
+                todo.extend(self._send_list(bond, action))
             elif isinstance(action, Cancel):
                 self._cancel_leg(action.key)
             elif isinstance(action, End):
@@ -825,7 +1023,6 @@ class LiveDesk(LiveBooks):
         bracket, _ = self._members.get(order.ref, (None, None))
         # The exits of a bracket are told by it: one order to the strategy may be several at the exchange.
         is_exit = bracket is not None and bracket.is_exit(order.ref)
-        group = self._groups.get(order.ref)
         actions: list[Action] = []
         filled = False
         for transition in told:
@@ -842,19 +1039,28 @@ class LiveDesk(LiveBooks):
                 self._move(order, transition)
                 self._notify(order)
                 filled = False
-            if bracket is not None:
-                actions += bracket.apply(order.ref, leg.number, transition)
-            elif group is not None:
-                actions += group.apply(order.ref, transition)
+            actions += self._follow(leg, transition)
         if leg.state.done and not leg.state.stray:
             self._cancelling.discard(leg.state.client_id)
         if filled and not any(isinstance(action, End) and action.key == order.ref for action in actions):
             if order.alive():
                 order.partial()
             self._notify(order)
-        bond = bracket or group
+        bond = bracket or self._groups.get(order.ref)
         if bond is not None:
             self._act(bond, actions)
+
+    def _follow(self, leg: Leg, transition: Transition) -> list[Action]:
+        """Show a transition to the bracket or the group of its order, and return what is to be done."""
+        ref = leg.order.ref
+        if ref in self._members:
+            bracket, _ = self._members[ref]
+            if bracket.is_exit(ref) or not isinstance(transition, Fill | Amend):
+                return bracket.apply(ref, leg.number, transition)
+            # An entry's fills come in a row: its exits follow them once all that has arrived is counted.
+            self._grown.add(bracket)
+            return bracket.note(ref, leg.number, transition)
+        return self._groups[ref].apply(ref, transition) if ref in self._groups else []
 
     @staticmethod
     def _is_news(order: Any, transition: Transition, *, is_exit: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import backtrader as bt
@@ -10,8 +11,9 @@ from backtrader.feed import DataClone
 from backtrader.resamplerfilter import Replayer, Resampler
 
 from ccxtbt import _bars
-from ccxtbt.bulkfeed import BulkFeed, Stamp
+from ccxtbt.bulkfeed import STANDARD_LINES, BulkFeed, Columns, Stamp
 from ccxtbt.errors import ConfigError
+from ccxtbt.exchange.facts import EXTRA_LINES
 from ccxtbt.market import timeframes
 
 
@@ -37,6 +39,12 @@ class _PastGaps:
     p: Any
     _nexteos: Any
     _nextdteos: float
+
+    def _dataonedge(self, data: Any) -> Any:
+        if data.p.timeframe == bt.TimeFrame.Ticks:
+            # A trade at the very end of a bar is the first of the next one, as at the exchange.
+            return False, True
+        return super()._dataonedge(data)  # type: ignore[misc]  # backtrader's
 
     def _calcadjtime(self, greater: bool = False) -> float:
         if self.p.timeframe == bt.TimeFrame.Days and self._nexteos is not None:
@@ -156,6 +164,10 @@ class ResampledFeed(BulkFeed):
         self._open_ms: int | None = None
         self._values = [0.0] * 5
         self._torn = False
+        # Of the lines that this class declares, their places among those of the other feed; -1 where it lacks them.
+        theirs = self.data.lines.getlinealiases()[STANDARD_LINES:]
+        mine = self.lines.getlinealiases()[STANDARD_LINES:]
+        self._summed = [theirs.index(name) if name in theirs else -1 for name in mine]
 
     def islive(self) -> bool:
         """Whether bars follow the history."""
@@ -167,36 +179,61 @@ class ResampledFeed(BulkFeed):
         self._check_base()
         self._fine, self._coarse = timeframes.parse(_text(self.data)), timeframes.parse(_text(self))
         ts_ms, ohlcv = self.data.history()
-        made = _bars.resample(ts_ms, ohlcv, self._fine, self._coarse)
+        made = _bars.resample(ts_ms, ohlcv[:5], self._fine, self._coarse)
+        rows = np.vstack([made.ohlcv, *self._sums(ts_ms, ohlcv)]) if self._summed else made.ohlcv
         opens = made.ts_ms.tolist()
         self._since_ms = self.data.since_ms()
         first = int(bool(opens) and self._before_the_base(opens[0]))
         over = len(opens) - int(bool(opens) and not self._ends_with(int(ts_ms[-1])))
         self._open_ms = None
         if over < len(opens):
-            self._open_ms, self._values, self._torn = opens[-1], made.ohlcv[:, -1].tolist(), over < first
-        self.set_columns(made.ts_ms[first:over], made.ohlcv[:, first:over])
+            self._open_ms, self._values, self._torn = opens[-1], rows[:, -1].tolist(), over < first
+        self.set_columns(made.ts_ms[first:over], rows[:, first:over])
         self.data.tell(self)
 
-    def take(self, ts_ms: int, open_: float, high: float, low: float, close: float, volume: float) -> None:
+    def take(
+        self,
+        ts_ms: int,
+        open_: float,
+        high: float,
+        low: float,
+        close: float,
+        volume: float,
+        extra: tuple[float, ...] = (),
+    ) -> None:
         """Add a bar of the other feed."""
         open_ms = timeframes.floor_ms(self._coarse, ts_ms)
         if self._open_ms is not None and open_ms > self._open_ms:
             self._close()
         if self._open_ms is None:
-            self._open_ms, self._values = open_ms, [open_, high, low, close, volume]
+            self._open_ms, self._values = open_ms, [open_, high, low, close, volume, *self._picked(extra)]
             self._since_ms = ts_ms if self._since_ms is None else self._since_ms
             self._torn = self._before_the_base(open_ms)
         else:
             kept = self._values
-            kept[1:] = float(np.fmax(kept[1], high)), float(np.fmin(kept[2], low)), close, kept[4] + volume
+            kept[1:4] = float(np.fmax(kept[1], high)), float(np.fmin(kept[2], low)), close
+            kept[4:] = [sum_ + more for sum_, more in zip(kept[4:], (volume, *self._picked(extra)), strict=True)]
         if self._ends_with(ts_ms):
             self._close()
 
     def _close(self) -> None:
         if self._open_ms is not None and not self._torn:
-            self.append(self._open_ms, *self._values)
+            open_, high, low, close, volume, *extra = self._values
+            self.append(self._open_ms, open_, high, low, close, volume, tuple(extra))
         self._open_ms = None
+
+    def _sums(self, ts_ms: Any, rows: Any) -> list[Any]:
+        """Return a row for each line that this class declares: sums, made as those of the volume are."""
+        made = []
+        for place in self._summed:
+            given = place >= 0 and len(rows) > 5
+            row = rows[5 + place] if given else np.full(len(ts_ms), np.nan)
+            block: Columns = ts_ms, np.vstack([rows[:4], row])
+            made.append(_bars.resample(*block, self._fine, self._coarse).ohlcv[4])
+        return made
+
+    def _picked(self, extra: tuple[float, ...]) -> list[float]:
+        return [extra[place] if 0 <= place < len(extra) else math.nan for place in self._summed]
 
     def _ends_with(self, ts_ms: int) -> bool:
         """Whether the bar of the other feed that opens at `ts_ms` is the last of its coarser one."""
@@ -223,6 +260,12 @@ class ResampledFeed(BulkFeed):
                 f"{name} takes the bars as the exchange gave them, but filters or tzinput change those of the other "
                 "feed on their way: use cerebro.resampledata."
             )
+
+
+class ResampledFeedWithVolumes(ResampledFeed):
+    """The same with the sums of trades, quote volume and taker-buy volume; NaN for what the other feed lacks."""
+
+    lines: Any = EXTRA_LINES
 
 
 def _text(feed: BulkFeed) -> str:

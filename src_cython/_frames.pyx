@@ -32,6 +32,9 @@ cdef struct Kline:
     Word interval
     int64_t ts_ms
     double[5] prices
+    # Trades, quote volume, taker-buy volume.
+    double[3] extra
+    bint wide  # they have been read
     bint closed
 
 
@@ -41,6 +44,7 @@ cdef struct Deal:
     int64_t ts_ms
     double price
     double amount
+    int64_t count  # of single trades in an aggregate one
     bint maker
 
 
@@ -118,8 +122,16 @@ cdef bint is_ascii(Word word) noexcept nogil:
     return True
 
 
-cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogil:
-    """Read a frame of the event ``kline``; False where a slower reader must do."""
+cdef inline const char *read_count(const char *p, const char *end, double *value) noexcept nogil:
+    cdef int64_t count
+    p = read_time(p, end, &count)
+    if p != NULL:
+        value[0] = <double> count
+    return p
+
+
+cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline, bint wide) noexcept nogil:
+    """Read a frame of the event ``kline``, with its extra values if `wide`; False where a slower reader must do."""
     cdef const char *end = p + size
     cdef int seen = 0, place
     cdef char key
@@ -159,6 +171,17 @@ cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogi
             p = read_word(p, end, &kline.symbol)
         elif key == c'i':
             p = read_word(p, end, &kline.interval)
+        elif not wide:
+            p = skip_value(p, end)
+        elif key == c'n':
+            p = read_count(p, end, &kline.extra[0])
+            seen |= 128
+        elif key == c'q':
+            p = read_price(p, end, &kline.extra[1])
+            seen |= 256
+        elif key == c'V':
+            p = read_price(p, end, &kline.extra[2])
+            seen |= 512
         else:
             p = skip_value(p, end)
         if p == NULL:
@@ -168,7 +191,8 @@ cdef bint read_kline(const char *p, Py_ssize_t size, Kline *kline) noexcept nogi
         if p[0] != c',':
             return False
         p += 1
-    if seen != 127 or kline.symbol.at == NULL or kline.interval.at == NULL:
+    kline.wide = seen == 1023
+    if seen & 127 != 127 or kline.symbol.at == NULL or kline.interval.at == NULL:
         return False
     return is_ascii(kline.symbol) and is_ascii(kline.interval)
 
@@ -177,7 +201,8 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
     """Read a frame of the events ``trade`` and ``aggTrade``; False where a slower reader must do."""
     cdef const char *end = p + size
     cdef const char *first
-    cdef int seen = 0
+    cdef int seen = 0, counted = 0
+    cdef int64_t first_id = 0, last_id = 0
     cdef char key, number = c't'
     deal.symbol.at = NULL
     p = event_of(p, size)
@@ -216,6 +241,12 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
             elif key == c'm':
                 p = read_bool(p, end, &deal.maker)
                 seen |= 8
+            elif key == c'f' and number == c'a':
+                p = read_time(p, end, &first_id)
+                counted |= 1
+            elif key == c'l' and number == c'a':
+                p = read_time(p, end, &last_id)
+                counted |= 2
             elif key == number:
                 first = p
                 while c'0' <= p[0] <= c'9':
@@ -230,6 +261,7 @@ cdef bint read_deal(const char *p, Py_ssize_t size, Deal *deal) noexcept nogil:
             return False
     if p[0] != c'}' or seen != 31 or deal.symbol.at == NULL:
         return False
+    deal.count = last_id - first_id + 1 if counted == 3 and last_id >= first_id else 1
     # Futures show, at a price of 0, what was no trade.
     return deal.price > 0 and is_ascii(deal.symbol)
 
@@ -254,7 +286,7 @@ def binance_kline(frame):
     cdef Kline kline
     cdef Py_ssize_t size
     cdef const char *p = bytes_of(frame, &size)
-    if not read_kline(p, size, &kline):
+    if not read_kline(p, size, &kline, False):
         return None
     return (
         text_of(kline.symbol),
@@ -276,18 +308,18 @@ def binance_trade(frame):
     if not read_deal(p, size, &deal):
         return None
     side = "sell" if deal.maker else "buy"
-    return text_of(deal.symbol), text_of(deal.number), deal.ts_ms, deal.price, deal.amount, side
+    return text_of(deal.symbol), text_of(deal.number), deal.ts_ms, deal.price, deal.amount, side, deal.count
 
 
 cdef class BinanceReader:
     cdef object _inner, _pass_on, _source, _bar, _trade, _origin, _now_s
-    cdef dict _bars, _trades
+    cdef dict _bars, _wide, _trades
     cdef bytes _tail
     cdef Py_ssize_t _passing
     cdef public double heard_s
 
-    def __init__(self, dict bars, dict trades, object source, type bar, type trade, object origin):
-        self._bars, self._trades, self._source = bars, trades, source
+    def __init__(self, dict bars, dict wide, dict trades, object source, type bar, type trade, object origin):
+        self._bars, self._wide, self._trades, self._source = bars, wide, trades, source
         self._bar, self._trade, self._origin = bar, trade, origin
         self._tail = b""
         self._passing = 0
@@ -303,7 +335,7 @@ cdef class BinanceReader:
 
     def mute(self):
         # Frames of subscriptions that are not known are left to others.
-        self._bars, self._trades = {}, {}
+        self._bars, self._wide, self._trades = {}, {}, {}
 
     def feed_data(self, data):
         cdef bytes chunk = data if type(data) is bytes else bytes(data)
@@ -358,34 +390,43 @@ cdef class BinanceReader:
         cdef char[NAME] name
         cdef Py_ssize_t length
         cdef object row
+        cdef tuple extra = ()
+        cdef bint wide = len(self._wide) > 0
         cdef int i
-        if read_kline(p, size, &kline):
+        if read_kline(p, size, &kline, wide):
             length = kline.symbol.size + 1 + kline.interval.size
             if length > NAME:
                 return False
             memcpy(name, kline.symbol.at, kline.symbol.size)
             name[kline.symbol.size] = c' '
             memcpy(name + kline.symbol.size + 1, kline.interval.at, kline.interval.size)
-            subscription = self._bars.get(PyUnicode_DecodeASCII(name, length, NULL))
+            key = PyUnicode_DecodeASCII(name, length, NULL)
+            subscription = self._bars.get(key)
+            if subscription is None and wide:
+                subscription = self._wide.get(key)
+                if kline.wide:
+                    extra = (kline.extra[0], kline.extra[1], kline.extra[2])
             if subscription is None:
                 return False
-            row = PyType_GenericAlloc(self._bar, 7)
+            row = PyType_GenericAlloc(self._bar, 8)
             put(row, 0, kline.ts_ms)
             for i in range(5):
                 put(row, 1 + i, kline.prices[i])
             put(row, 6, self._origin)
+            put(row, 7, extra)
             subscription.frame(row, kline.closed, self._now_s)
             return True
         if read_deal(p, size, &deal):
             subscription = self._trades.get(text_of(deal.symbol))
             if subscription is None:
                 return False
-            row = PyType_GenericAlloc(self._trade, 5)
+            row = PyType_GenericAlloc(self._trade, 6)
             put(row, 0, text_of(deal.number))
             put(row, 1, deal.ts_ms)
             put(row, 2, deal.price)
             put(row, 3, deal.amount)
             put(row, 4, "sell" if deal.maker else "buy")
+            put(row, 5, deal.count)
             subscription.trades([row], self._source, self._now_s)
             return True
         return False

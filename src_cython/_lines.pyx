@@ -1,14 +1,17 @@
 """Backtrader's line buffers and a feed's cursor in C.
 
-The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing, and
-float64[5, n] rows open, high, low, close, volume, which stay the caller's and are read until the run is over; their
-shapes are checked by ccxtbt/bulkfeed.py. Whatever happens to lines, ticks and positions equals what backtrader's own
-methods do. All methods belong to cerebro's thread.
+The contract of this boundary: columns are int64[n] open times in ms UTC, checked to be strictly increasing (bars of
+ticks may share one), and float64[5 or more, n] rows open, high, low, close, volume and those of the lines that a
+subclass declares, in their order, which stay the caller's and are read until the run is over; their shapes are checked
+by ccxtbt/bulkfeed.py. Whatever happens to lines, ticks and positions equals what backtrader's own methods do. All
+methods belong to cerebro's thread.
 """
 # `Line` goes before LineBuffer and `Cursor` after DataBase in a class statement. They hold what backtrader moves on
 # every bar (positions, lengths) as C integers; anything unusual (filters, bound lines, overridden methods) goes to
 # backtrader's own methods. Nothing here creates lines or strategies: backtrader finds their owner by walking Python
 # frames, and these functions have none.
+
+from collections import deque
 
 from libc.math cimport ceil, floor
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
@@ -50,6 +53,8 @@ cdef enum:
     # Backtrader counts days from 0001-01-01, which is 1: this is 1970-01-01.
     EPOCH_DAY = 719163
     STANDARD_LINES = 7
+    # Of a column's bars: open, high, low, close, volume.
+    ROWS = 5
     FIRST_ROOM = 16
 
 # Where the values of the current tick are: nowhere yet, nullified, kept one by one; from 0 on an index into the lines.
@@ -115,10 +120,10 @@ cdef inline Py_ssize_t _bisect(const int64_t[::1] ts_ms, int64_t bound_ms, bint 
     return low
 
 
-cdef Py_ssize_t _first_disorder(const int64_t[::1] ts_ms) noexcept nogil:
+cdef Py_ssize_t _first_disorder(const int64_t[::1] ts_ms, bint shared) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(1, ts_ms.shape[0]):
-        if ts_ms[i] <= ts_ms[i - 1]:
+        if ts_ms[i] <= ts_ms[i - 1] and not (shared and ts_ms[i] == ts_ms[i - 1]):
             return i
     return -1
 
@@ -297,6 +302,9 @@ cdef class Cursor:
     cdef object _columns
     cdef Py_ssize_t _pos, _stop  # of the columns: next bar, end
     cdef Bar* _ring
+    cdef object _beside  # of each appended bar, what the lines of a subclass are given; empty where there are none
+    cdef tuple _extra  # of these, what belongs to the bar taken last
+    cdef bint _shared  # bars may share a time: those of ticks do
     cdef Py_ssize_t _room, _head, _count
     cdef int64_t _last_ms
     cdef bint _live, _finished, _busy
@@ -316,6 +324,8 @@ cdef class Cursor:
     cdef double _qlapse
 
     def __cinit__(self, *args, **kwargs):
+        self._beside = deque()
+        self._extra = ()
         self._ticks = TICKS_UNSET
         self._from_ms = INT64_MIN
         self._to_ms = INT64_MAX
@@ -371,11 +381,13 @@ cdef class Cursor:
         self._share()
         self._slice()
 
-    def _rewind_source(self):
+    def _rewind_source(self, bint ticks):
+        self._shared = ticks
         self._armed = False
         self._columns = None
         self._ts = None
         self._rows = None
+        self._beside.clear()
         self._pos = self._stop = self._head = self._count = 0
         self._last_ms = INT64_MIN
         self._finished = self._busy = False
@@ -389,7 +401,7 @@ cdef class Cursor:
     def _set_columns(self, const int64_t[::1] ts_ms, const double[:, ::1] ohlcv, columns):
         cdef Py_ssize_t wrong
         with nogil:
-            wrong = _first_disorder(ts_ms)
+            wrong = _first_disorder(ts_ms, self._shared)
         if wrong >= 0:
             raise _disorder(ts_ms[wrong], ts_ms[wrong - 1])
         self._ts = ts_ms
@@ -422,9 +434,9 @@ cdef class Cursor:
         self._room = room
         return 0
 
-    cdef int _queue(self, Bar bar) except -1:
+    cdef int _queue(self, Bar bar, tuple extra) except -1:
         cdef Py_ssize_t at
-        if bar.ts_ms <= self._last_ms:
+        if bar.ts_ms <= self._last_ms and not (self._shared and bar.ts_ms == self._last_ms):
             raise _disorder(bar.ts_ms, self._last_ms)
         if self._count == self._room:
             self._grow()
@@ -433,11 +445,14 @@ cdef class Cursor:
             at -= self._room
         self._ring[at] = bar
         self._count += 1
+        self._beside.append(extra)
         self._last_ms = bar.ts_ms
         self._busy = True
         return 0
 
-    def append(self, int64_t ts_ms, double open_, double high, double low, double close, double volume):
+    def append(
+        self, int64_t ts_ms, double open_, double high, double low, double close, double volume, tuple extra=()
+    ):
         """Add one bar behind all that is there; a live run delivers it in its next pass.
 
         Parameters
@@ -445,11 +460,13 @@ cdef class Cursor:
         ts_ms : int
             Open time in ms UTC.
         open_, high, low, close, volume : float
+        extra : tuple of float
+            Values of the lines that a subclass declares, in their order; those that are missing are NaN.
 
         Raises
         ------
         DataError
-            If the bar is not later than the last one; it was not added.
+            If the bar is not later than the last one (earlier than that one, for ticks); it was not added.
         """
         cdef Bar bar
         bar.ts_ms = ts_ms
@@ -458,11 +475,12 @@ cdef class Cursor:
         bar.low = low
         bar.close = close
         bar.volume = volume
-        self._queue(bar)
+        self._queue(bar, extra)
 
     def _append_columns(self, const int64_t[::1] ts_ms, const double[:, ::1] ohlcv):
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, row
         cdef Bar bar
+        cdef tuple extra = ()
         for i in range(ts_ms.shape[0]):
             bar.ts_ms = ts_ms[i]
             bar.open = ohlcv[0, i]
@@ -470,7 +488,9 @@ cdef class Cursor:
             bar.low = ohlcv[2, i]
             bar.close = ohlcv[3, i]
             bar.volume = ohlcv[4, i]
-            self._queue(bar)
+            if ohlcv.shape[0] > ROWS:
+                extra = tuple([ohlcv[row, i] for row in range(ROWS, ohlcv.shape[0])])
+            self._queue(bar, extra)
 
     def finish(self):
         """End the feed: once the bars that are there are delivered, the run is over for it."""
@@ -487,7 +507,8 @@ cdef class Cursor:
         return None if self._last_ms == INT64_MIN else self._last_ms
 
     cdef bint _take(self, Bar* bar) except -1:
-        cdef Py_ssize_t i = self._pos
+        cdef Py_ssize_t i = self._pos, row
+        self._extra = ()
         if i < self._stop:
             bar.ts_ms = self._ts[i]
             bar.open = self._rows[0, i]
@@ -496,13 +517,17 @@ cdef class Cursor:
             bar.close = self._rows[3, i]
             bar.volume = self._rows[4, i]
             self._pos = i + 1
+            if self._rows.shape[0] > ROWS:
+                self._extra = tuple([self._rows[row, i] for row in range(ROWS, self._rows.shape[0])])
             return True
         while self._count:
             bar[0] = self._ring[self._head]
             self._head = self._head + 1 if self._head + 1 < self._room else 0
             self._count -= 1
+            self._extra = self._beside.popleft()
             if bar.ts_ms > self._to_ms:
                 self._count = 0
+                self._beside.clear()
                 self._finished = True
                 break
             if bar.ts_ms >= self._from_ms:
@@ -537,6 +562,7 @@ cdef class Cursor:
         self._head = self._head - 1 if self._head else self._room - 1
         self._ring[self._head] = self._loaded
         self._count += 1
+        self._beside.appendleft(self._extra)
         self._busy = True
         return 0
 
@@ -587,7 +613,7 @@ cdef class Cursor:
         return True
 
     cdef int _fill(self) except -1:
-        cdef Py_ssize_t start = self._pos, n = self._stop - self._pos, i
+        cdef Py_ssize_t start = self._pos, n = self._stop - self._pos, i, row = ROWS
         cdef Line line
         cdef array values
         if n <= 0:
@@ -606,8 +632,11 @@ cdef class Cursor:
                 self._copy_row(values, 3, start, n)
             elif line is self._volume:
                 self._copy_row(values, 4, start, n)
+            elif line is not self._openinterest and row < self._rows.shape[0]:
+                # The lines of a subclass come behind all others.
+                self._copy_row(values, row, start, n)
+                row += 1
             else:
-                # openinterest and the lines of a subclass
                 for i in range(n):
                     values.data.as_doubles[i] = QNAN
             line.array = values
@@ -643,6 +672,15 @@ cdef class Cursor:
         self._open[0] = bar.open
         self._volume[0] = bar.volume
         self._datetime[0] = self._stamped(bar.ts_ms)
+        if len(self._all) > STANDARD_LINES:
+            self._set_rest()
+        return 0
+
+    cdef int _set_rest(self) except -1:
+        # The lines of a subclass, of the bar taken last.
+        cdef Py_ssize_t i
+        for i in range(min(len(self._all) - STANDARD_LINES, len(self._extra))):
+            self._all[STANDARD_LINES + i][0] = self._extra[i]
         return 0
 
     cdef bint _bound(self) except -1:
@@ -684,6 +722,7 @@ cdef class Cursor:
         if len(self._all) > STANDARD_LINES:
             for line in self._all[STANDARD_LINES:]:
                 line._forward(NAN, 1)
+            self._set_rest()
         return True
 
     # Movement
@@ -936,7 +975,8 @@ cdef class Cursor:
         for i in range(self._count):
             at = (self._head + i) % self._room
             bar = self._ring[at]
-            bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume))
+            extra = self._beside[i] if self._beside else ()
+            bars.append((bar.ts_ms, bar.open, bar.high, bar.low, bar.close, bar.volume, extra))
         ticks = self._tick_values
         if ticks is not None:
             ticks = [() if value is MISSING else value for value in ticks]
@@ -944,7 +984,7 @@ cdef class Cursor:
             self._columns, self._pos, self._stop, bars, self._last_ms,
             self._live, self._finished, self._busy, self._armed,
             self._shift_ms, self._from_ms, self._to_ms, self._calendar_stamp,
-            self._ticks, ticks,
+            self._ticks, ticks, self._shared,
         )
 
     def _set_cursor_state(self, state):
@@ -952,7 +992,7 @@ cdef class Cursor:
             columns, pos, stop, bars, last_ms,
             live, finished, busy, armed,
             self._shift_ms, self._from_ms, self._to_ms, self._calendar_stamp,
-            ticks, values,
+            ticks, values, self._shared,
         ) = state
         if columns is not None:
             self._ts, self._rows = columns

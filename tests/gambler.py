@@ -25,9 +25,11 @@ class Gambler:
         Says that no more orders are wanted.
     contracts : bool
         Go short as well as long, and reduce.
+    **more : int
+        Weights of kinds of orders, over the usual ones.
     """
 
-    def __init__(self, seed: int, enough: Callable[[], bool], *, contracts: bool = False) -> None:
+    def __init__(self, seed: int, enough: Callable[[], bool], *, contracts: bool = False, **more: int) -> None:
         self._rng = random.Random(seed)
         self._enough = enough
         self.made: list[Any] = []
@@ -37,7 +39,7 @@ class Gambler:
         self._open: dict[Any, set[int]] = {}
         self._kinds = {
             "market": 7, "crossing": 3, "near": 5, "far": 2, "stop": 2, "stop limit": 2,
-            "trailing": 1, "bracket": 5, "oco": 3, "edge": 2, "at once or not": 2,
+            "trailing": 1, "bracket": 8, "oco": 5, "edge": 2, "at once or not": 2, **more,
         }  # fmt: skip
         self._contracts = contracts
         if contracts:
@@ -133,18 +135,21 @@ class Gambler:
 
     def _bracket(self, w: Any, data: Any, size: float, off: float) -> list[Any]:
         price = data.close[0]
-        opens, off = (w.sell_bracket, -off) if self._contracts and self._rng.random() < 0.5 else (w.buy_bracket, off)
-        exits = {"stopprice": price * (1 - off), "limitprice": price * (1 + off)}
-        if self._rng.random() < 0.3:
-            exits |= {"stopexec": Order.StopTrail, "stopargs": {"trailamount": price * abs(off)}}
+        opens, sign = (w.sell_bracket, -1) if self._contracts and self._rng.random() < 0.5 else (w.buy_bracket, 1)
+        # Some that stand for a while, and some that the market has passed when they arrive.
+        off *= self._rng.choice((1, 3, 10))
+        exits = {"stopprice": price * (1 - sign * off), "limitprice": price * (1 + sign * off)}
+        if self._rng.random() < 0.2:
+            exits |= {"stopexec": Order.StopTrail, "stopargs": {"trailamount": price * off}}
         entry = self._rng.choice(({"exectype": Order.Market}, {"exectype": Order.Limit, "price": price}))
         return list(opens(data=data, size=size, **entry, **exits))
 
     def _exclusive(self, give: Callable[..., Any], away: int, off: float, named: dict[str, Any]) -> list[Any]:
         price = named["data"].close[0]
+        off *= self._rng.choice((1, 3, 10))
         first = give(exectype=Order.Limit, price=price * (1 + away * off), **named)
         others = [(Order.Stop, price * (1 - away * off)), (Order.Limit, price * (1 + away * off * 2))]
-        kind, at = self._rng.choice(others)
+        kind, at = self._rng.choices(others, (2, 1))[0]
         return [first, give(oco=first, exectype=kind, price=at, **named)]
 
     def _edge(self, w: Any, data: Any, price: float) -> Any:

@@ -30,15 +30,16 @@ class Diary:
         tap(server.faults, lambda event: self.note("report", _report(event)), venue)
         send, cancel, receive, notify = Courier.send, Courier.cancel, LiveDesk.receive, LiveDesk._notify
 
-        def sends(courier: Any, intent: Any) -> None:
-            asked = intent.request
-            said = f"{asked.client_id} is order {intent.ref}, leg {intent.leg}: {asked.arguments()[:5]}"
-            self.note("intent", said)
-            send(courier, intent)
+        def sends(courier: Any, *intents: Any) -> None:
+            for intent in intents:
+                asked, listed = intent.request, " of a list" * (len(intents) > 1)
+                said = f"{asked.client_id} is order {intent.ref}, leg {intent.leg}{listed}: {asked.arguments()[:5]}"
+                self.note("intent", said)
+            send(courier, *intents)
 
-        def cancels(courier: Any, client_id: str, symbol: str) -> None:
-            self.note("cancel", f"{client_id} {symbol}")
-            cancel(courier, client_id, symbol)
+        def cancels(courier: Any, client_id: str, symbol: str, list_id: str) -> None:
+            self.note("cancel", f"{client_id} {symbol} {list_id}")
+            cancel(courier, client_id, symbol, list_id)
 
         def receives(desk: Any, item: Any) -> None:
             if not isinstance(item, dict):

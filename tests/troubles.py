@@ -11,6 +11,7 @@ from typing import Any
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.server import API_KEY, SimServer
 
+LIST = "/api/v3/orderList"
 # ccxt gives a request up after this long; by the exchange's clock, at `SPEED`, before a request's validity is over.
 TIMEOUT_S = 0.8
 SPEED = 8.0
@@ -90,35 +91,42 @@ class Troubles:
             "429": lambda **on: faults.rate_limited(2, **on),
             "418": lambda **on: faults.banned(3, **on),
         }
-        placed = (
-            broken
-            | turned_away
-            | {
-                "order: answer lost": faults.drop_answer,
-                "order: answer late": lambda **on: faults.delay_answer(3, **on),
-                "order: time-out, taken": lambda **on: faults.delay_answer(GIVEN_UP_S + 2, **on),
-                "order: time-out, taken later": lambda **on: faults.delay_request(GIVEN_UP_S + 1, **on),
-                "order: time-out, never taken": lambda **on: faults.delay_request(VALIDITY_S + 3, **on),
-                "order: answer cut": lambda **on: faults.truncate(0.5, **on),
-                "order: answer ends early": lambda **on: faults.truncate(0.5, cut=False, **on),
-                "order: answer empty": faults.empty,
-                "order: answer a page": lambda **on: faults.html(taken=True, **on),
-            }
-        )
-        cancelled = (
-            broken
-            | turned_away
-            | {
-                "cancel: answer lost": faults.drop_answer,
-                "cancel: late": lambda **on: faults.delay_request(4, **on),
-                "cancel: time-out": lambda **on: faults.delay_answer(GIVEN_UP_S + 2, **on),
-            }
-        )
-        self._deal(length, 0.6, orders, placed)
-        self._deal(length, 0.6, cancels, cancelled)
-        for path in venue.orders[1:]:
-            self._deal(length, 0.6, {**orders, "path": path}, placed)
-            self._deal(length, 0.6, {**cancels, "path": path}, cancelled)
+        lists = () if venue.contracts else (("list", {"path": f"{LIST}/oco"}),)
+        apart = [("order", {**orders, "path": path}) for path in venue.orders[1:]]
+        for what, which in (("order", orders), *apart, *lists):
+            self._deal(
+                length,
+                0.6,
+                which,
+                broken
+                | turned_away
+                | {
+                    f"{what}: answer lost": faults.drop_answer,
+                    f"{what}: answer late": lambda **on: faults.delay_answer(3, **on),
+                    f"{what}: time-out, taken": lambda **on: faults.delay_answer(GIVEN_UP_S + 2, **on),
+                    f"{what}: time-out, taken later": lambda **on: faults.delay_request(GIVEN_UP_S + 1, **on),
+                    f"{what}: time-out, never taken": lambda **on: faults.delay_request(VALIDITY_S + 3, **on),
+                    f"{what}: answer cut": lambda **on: faults.truncate(0.5, **on),
+                    f"{what}: answer ends early": lambda **on: faults.truncate(0.5, cut=False, **on),
+                    f"{what}: answer empty": faults.empty,
+                    f"{what}: answer a page": lambda **on: faults.html(taken=True, **on),
+                },
+            )
+        lists = () if venue.contracts else (("cancel of a list", {"path": LIST, "method": "DELETE"}),)
+        apart = [("cancel", {**cancels, "path": path}) for path in venue.orders[1:]]
+        for what, which in (("cancel", cancels), *apart, *lists):
+            self._deal(
+                length,
+                0.6,
+                which,
+                broken
+                | turned_away
+                | {
+                    f"{what}: answer lost": faults.drop_answer,
+                    f"{what}: late": lambda **on: faults.delay_request(4, **on),
+                    f"{what}: time-out": lambda **on: faults.delay_answer(GIVEN_UP_S + 2, **on),
+                },
+            )
         look_up_lost = {"look-up: time-out": lambda **on: faults.delay_answer(GIVEN_UP_S + 2, **on)}
         self._deal(10 * length, 0.05, look_ups, broken | look_up_lost)
         self._deal(5 * length, 0.1, trades, broken | {"trades: answer lost": faults.drop_answer})

@@ -12,8 +12,9 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.connection import as_ours
 from ccxtbt.mailbox import Mailbox
 from ccxtbt.market import timeframes
+from ccxtbt.market.flow import State
 from ccxtbt.market.handover import Bar, Origin
-from ccxtbt.market.pipeline import Pipeline, State
+from ccxtbt.market.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class ThreadedDataFeed(Guest):
 class _Sink:
     """What the pipeline calls, on the I/O thread."""
 
-    partial = False
+    partial = priced = False
 
     def __init__(self, feed: ThreadedDataFeed, symbol: str) -> None:
         self.error: Exception | None = None
@@ -178,6 +179,9 @@ class _Sink:
 
     def forming(self, bar: Bar) -> None:
         """Leave out what is not final."""
+
+    def price(self, price: float) -> None:
+        """Leave out what is no bar."""
 
     def state(self, state: State, reason: str) -> None:
         self._feed.state = state

@@ -178,12 +178,28 @@ def exchange_ids() -> list[str]:
     return list(ccxt.exchanges)
 
 
+def ccxt_version() -> str:
+    """Return the version of ccxt that runs."""
+    return str(ccxt.__version__)
+
+
 def _ccxt_class(module: Any, exchange_id: str) -> Any:
     if exchange_id not in ccxt.exchanges:
         near = [name for name in ccxt.exchanges if name.startswith(exchange_id[:3])]
         hint = f"; did you mean {', '.join(near[:5])}?" if near else ""
         raise ConfigError(f"exchange={exchange_id!r} is not an exchange of ccxt {ccxt.__version__}{hint}")
     return getattr(module, exchange_id)
+
+
+def class_of(exchange_id: str) -> Any:
+    """Return ccxt's class for the I/O thread: with WebSocket where there is one.
+
+    Raises
+    ------
+    ConfigError
+        ccxt knows no such exchange.
+    """
+    return _ccxt_class(ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support, exchange_id)
 
 
 def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
@@ -194,8 +210,7 @@ def open_async(exchange_id: str, config: dict[str, Any], hooks: Hooks) -> Any:
     ConfigError
         ccxt knows no such exchange.
     """
-    module = ccxt.pro if exchange_id in ccxt.pro.exchanges else ccxt.async_support
-    base = _ccxt_class(module, exchange_id)
+    base = class_of(exchange_id)
     return type(base.__name__, (AsyncMixin, ColumnsMixin, base), {"ccxtbt_hooks": hooks})(config)
 
 

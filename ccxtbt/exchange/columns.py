@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ccxtbt._ohlcv import Layout, decode, decode_and_splice, rows_to_columns
 from ccxtbt.errors import DataError
+from ccxtbt.exchange.facts import Extra
 from ccxtbt.exchange.layouts import Bar, find_layout, follow, proves
 
 Columns = tuple[NDArray[int64], NDArray[float64]]
@@ -57,10 +58,14 @@ class _Fetch:
     ----------
     layout : Layout or None
         How the answer is expected to be written.
+    extra : Extra or None
+        What is wanted beside prices and volume.
     body, answer : str or bytes, object
         The last answer, and what ccxt was given of it.
     columns : tuple or None
         What the decoder read of it.
+    beside : tuple or None
+        The extra values that the decoder read of it, in the rows that begin a block of five, by their times.
     bars, sample : list
         What `parse_ohlcvs` returned, and a copy of its first and last bar.
     learnt : Layout or None
@@ -72,9 +77,11 @@ class _Fetch:
     """
 
     layout: Layout | None
+    extra: Extra | None = None
     body: str | bytes = ""
     answer: Any = None
     columns: Columns | None = None
+    beside: Columns | None = None
     bars: list[Bar] | None = None
     sample: list[Bar] = field(default_factory=list)
     learnt: Layout | None = None
@@ -90,6 +97,16 @@ class _Fetch:
     def is_untouched(self, bars: list[Bar]) -> bool:
         """Whether this is what `parse_ohlcvs` returned: some exchanges' code moves times or fills gaps afterwards."""
         return bars is self.bars and self.sample == [*bars[:1], *bars[-1:]]
+
+    def read_beside(self, layout: Layout) -> None:
+        """Read the extra values of the answer, whose five that everybody wants are read as `layout` says."""
+        self.beside = None
+        if self.extra is None or layout.fields != self.extra.fields:
+            return
+        try:
+            self.beside = decode(self.body, extra_layout(layout, self.extra))
+        except DataError as e:
+            logger.debug("An answer has not the extra values that it should have: %s", e)
 
 
 # ccxt's hooks know nothing of the call that they serve; tasks that ccxt starts inherit the context of that call.
@@ -112,6 +129,25 @@ def within(columns: Columns, since_ms: int | None, limit: int | None, tail: bool
     return ts_ms[first:stop].copy(), np.ascontiguousarray(ohlcv[:, first:stop])
 
 
+def extra_layout(layout: Layout, extra: Extra) -> Layout:
+    """Return the layout that reads the extra values in the place of the prices; what room is left, prices fill."""
+    spare = (place for place in layout.fields[1:] if place not in extra.places)
+    fields = (layout.fields[0], *extra.places, *spare)[:6]
+    return Layout(fields, rows=layout.rows, path=layout.path, time=layout.time)
+
+
+def with_extra(columns: Columns, beside: Columns | None, extra: Extra) -> Columns:
+    """Return columns with a row for each extra value, found by its time; NaN where there is none."""
+    ts_ms, ohlcv = columns
+    rows = np.full((len(ohlcv) + len(extra.names), len(ts_ms)), np.nan)
+    rows[: len(ohlcv)] = ohlcv
+    if beside is not None and len(beside[0]):
+        at = np.searchsorted(beside[0], ts_ms, "right") - 1
+        found = beside[0][at] == ts_ms
+        rows[len(ohlcv) :, found] = beside[1][: len(extra.names), at[found]]
+    return ts_ms, rows
+
+
 def _ends(columns: Columns) -> list[Bar]:
     """Return the first and the last bar as ccxt writes them; one if there is but one."""
     ts_ms, ohlcv = columns
@@ -131,6 +167,7 @@ class ColumnsMixin:
         self.ccxtbt_counts = Counts()
         self._layouts: dict[tuple[Any, ...], Layout] = {}
         self._misfits: set[tuple[Any, ...]] = set()
+        self._without_extra: set[tuple[Any, ...]] = set()
         super().__init__(*args, **kwargs)
 
     async def fetch_columns(
@@ -140,6 +177,7 @@ class ColumnsMixin:
         since: int | None = None,
         limit: int | None = None,
         params: dict[str, Any] | None = None,
+        extra: Extra | None = None,
     ) -> Columns:
         """Fetch OHLCV as ccxt's `fetch_ohlcv` does, as columns.
 
@@ -147,13 +185,16 @@ class ColumnsMixin:
         ----------
         symbol, timeframe, since, limit, params
             As ccxt takes them; `since` in ms UTC.
+        extra : Extra, optional
+            What is wanted beside prices and volume: a second reading of the same answer. NaN where only ccxt can
+            read it.
 
         Returns
         -------
         ts_ms : numpy.ndarray
             int64[n], opening times in ms UTC, oldest first.
         ohlcv : numpy.ndarray
-            float64[5, n], C-contiguous: open, high, low, close, volume.
+            float64[5 + k, n], C-contiguous: open, high, low, close, volume, and the k extra values.
 
         Raises
         ------
@@ -169,13 +210,13 @@ class ColumnsMixin:
         # One market may be written in several ways: candles of trades, of the mark price, gathered from several pages.
         key = (symbol, timeframe, *sorted((name, str(params[name])) for name in params if name not in MOVING))
         # ccxt keeps the parsed answer for those who ask: then it must be whole.
-        fetch = _Fetch(None if exchange.enableLastJsonResponse else self._layouts.get(key))
+        fetch = _Fetch(None if exchange.enableLastJsonResponse else self._layouts.get(key), extra)
         bars = await self._fetch(fetch, symbol, timeframe, since, limit, params)
         untouched = fetch.is_untouched(bars) and not fetch.doubtful
         columns, fetch.columns = fetch.columns, None
         if columns is not None and untouched:
             self.ccxtbt_counts.fast += 1
-            return columns
+            return self._extended(columns, fetch, key)
         if columns is not None or fetch.doubtful:
             logger.warning(
                 "%s: bars of %s are read row by row from now on: ccxt changes them after reading.", exchange.id, symbol
@@ -183,11 +224,31 @@ class ColumnsMixin:
             self.ccxtbt_counts.disproved += 1
             self._misfits.add(key)
             self._layouts.pop(key, None)
-            bars = await self._fetch(_Fetch(None), symbol, timeframe, since, limit, params)
+            fetch = _Fetch(None, extra)
+            bars = await self._fetch(fetch, symbol, timeframe, since, limit, params)
+            untouched = False
         elif fetch.learnt is not None and untouched and key not in self._misfits:
             self._layouts[key] = fetch.learnt
         self.ccxtbt_counts.ccxt += 1
-        return rows_to_columns(bars)
+        if not untouched:
+            # ccxt has moved these bars: their times are not those of the answer.
+            fetch.beside = None
+        return self._extended(rows_to_columns(bars), fetch, key)
+
+    def _extended(self, columns: Columns, fetch: _Fetch, key: tuple[Any, ...]) -> Columns:
+        """Return columns with the extra values that are wanted."""
+        if fetch.extra is None:
+            return columns
+        if fetch.beside is None and len(columns[0]) and key not in self._without_extra:
+            self._without_extra.add(key)
+            exchange: Any = self
+            logger.warning(
+                "%s: bars of %s come without %s: ccxt alone can read them.",
+                exchange.id,
+                key[0],
+                ", ".join(fetch.extra.names),
+            )
+        return with_extra(columns, fetch.beside, fetch.extra)
 
     async def _fetch(self, fetch: _Fetch, *request: Any) -> list[Bar]:
         """Call ccxt's `fetch_ohlcv` with its hooks told of it."""
@@ -223,6 +284,7 @@ class ColumnsMixin:
                 logger.debug("The decoder leaves an answer to ccxt: %s", e)
             else:
                 response_body, fetch.columns = rest, (ts_ms, ohlcv)
+                fetch.read_beside(fetch.layout)
         fetch.answer = parse(response_body)
         fetch.unread = False
         return fetch.answer
@@ -251,7 +313,8 @@ class ColumnsMixin:
                 return fetch.returned(proof)
             logger.info("%s: the decoder read bars differently from ccxt, whose reading is used.", exchange.id)
             self.ccxtbt_counts.disproved += 1
-            fetch.columns, fetch.answer = None, super().on_json_response(fetch.body)  # type: ignore[misc]  # as above
+            fetch.columns = fetch.beside = None
+            fetch.answer = super().on_json_response(fetch.body)  # type: ignore[misc]  # as above
             ohlcvs = follow(fetch.answer, fetch.layout.path)
         bars: list[Bar] = parse_all(ohlcvs, market, timeframe, since, limit, tail)
         if fetch is None:
@@ -271,8 +334,12 @@ class ColumnsMixin:
             if layout is None:
                 return None
             ts_ms, ohlcv = decode(fetch.body, layout)
-            return layout if proves(ts_ms, ohlcv, [parse(rows[0]), parse(rows[-1])]) else None
+            if not proves(ts_ms, ohlcv, [parse(rows[0]), parse(rows[-1])]):
+                layout = None
         except (ccxt.BaseError, ArithmeticError, LookupError, TypeError, ValueError) as e:
             # ccxt's code was given rows that no exchange sent: whatever it makes of them, there is no layout to learn.
             logger.debug("%s: no layout is learnt: %r", exchange.id, e)
             return None
+        if layout is not None:
+            fetch.read_beside(layout)
+        return layout

@@ -22,7 +22,8 @@ from ccxtbt.errors import CCXTBTError, ConfigError, DataError, NotOfferedError, 
 from ccxtbt.exchange import adapter
 from ccxtbt.exchange.budgets import BudgetStats, budget_of
 from ccxtbt.exchange.clock import Clock
-from ccxtbt.exchange.facts import Facts, facts_of
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.exchange.facts import Extra, Facts
 from ccxtbt.exchange.limiter import Limiter
 from ccxtbt.exchange.retry import Remedy, classify, retry_with_backoff
 from ccxtbt.market.timeframes import Timeframe, readable
@@ -329,11 +330,17 @@ class Connection:
             self._loop.call_soon_threadsafe(self._create_task, work, name)
 
     async def fetch_page(
-        self, symbol: str, timeframe: str, since_ms: int | None, limit: int | None, params: dict[str, Any]
+        self,
+        symbol: str,
+        timeframe: str,
+        since_ms: int | None,
+        limit: int | None,
+        params: dict[str, Any],
+        extra: Extra | None = None,
     ) -> tuple[Any, Any]:
         """Fetch one page of bars as columns, trying again where that can help."""
         columns: tuple[Any, Any] = await self.retrying(self.rest.fetch_columns)(
-            symbol, timeframe, since_ms, limit, params
+            symbol, timeframe, since_ms, limit, params, extra
         )
         return columns
 
@@ -346,6 +353,11 @@ class Connection:
     def is_final(error: Exception) -> bool:
         """Whether trying again cannot cure `error`."""
         return isinstance(error, ccxt.BaseError) and classify(error).remedy is Remedy.NEVER
+
+    @staticmethod
+    def knows_no_market(error: Exception) -> bool:
+        """Whether the exchange says by `error` that it has no such market."""
+        return isinstance(error, ccxt.BadSymbol)
 
     def _frozen(self, seconds: float, reason: str) -> None:
         self.notice(f"No request goes out for {seconds:.0f} s: {reason or 'the exchange asked for it'}.")

@@ -35,13 +35,16 @@ class Counted:
         given: int = self.ccxtbt_hooks.key.nonce(wanted)
         return given
 
-    def calculate_rate_limiter_cost(self, api: Any, method: Any, path: Any, *more: Any) -> Any:
+    def calculate_rate_limiter_cost(self, api: Any, method: Any, path: Any, params: Any, *more: Any) -> Any:
         """Return a request's cost: ccxt's, or ours where that is out of date."""
         section = api if isinstance(api, str) else api[0]
-        known = self.ccxtbt_hooks.budget.facts.costs.get(f"{section}/{path}")
-        if known is not None:
-            return known
-        return super().calculate_rate_limiter_cost(api, method, path, *more)  # type: ignore[misc]  # ccxt's class stands behind
+        name = f"{section}/{path}"
+        ours = self.ccxtbt_hooks.budget.facts.costs
+        if name in ours:
+            return ours[name]
+        if "type" in params and (asked := f"{name}?type={params['type']}") in ours:
+            return ours[asked]
+        return super().calculate_rate_limiter_cost(api, method, path, params, *more)  # type: ignore[misc]  # ccxt's class stands behind
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, response_headers: Any, response_body: str, *more: Any

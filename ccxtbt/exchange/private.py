@@ -8,17 +8,25 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import ccxt
 
-from ccxtbt.errors import FundsError, OrderRefusedError, OutcomeUnknownError, TriggerPassedError, TryLaterError
+from ccxtbt.errors import (
+    FundsError,
+    NotOfferedError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    TriggerPassedError,
+    TryLaterError,
+)
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
 from ccxtbt.exchange.margin import wallets_in
+from ccxtbt.exchange.orderlists import FORMS, Arguments
 from ccxtbt.exchange.retry import Cure, Remedy, classify
 from ccxtbt.exchange.wire import WIRE, Wire
 
@@ -104,6 +112,7 @@ class Private:
 
     def __init__(self, connection: Connection, sink: AccountSink, wire: Wire | None = None) -> None:
         self._connection = connection
+        self._lists = FORMS.get(connection.facts.order_lists)
         self._sink = sink
         self._wire = wire or Wire(f"private-{next(_numbers)}", connection.facts.ping_s)
         self._wire.tap = self._hear
@@ -148,35 +157,39 @@ class Private:
 
     async def submit(
         self,
-        arguments: tuple[Any, ...],
-        client_id: str,
+        orders: Sequence[Arguments],
+        client_ids: Sequence[str],
         doubt: Callable[[str], None],
         apart: str = "",
-    ) -> dict[str, Any]:
-        """Send one order, and return it as ccxt parses the answer.
+    ) -> list[dict[str, Any]]:
+        """Send one order, or two as a list that is taken as a whole, and return them as ccxt parses the answer.
 
-        What provably never reached matching is sent again under the same client id. An order whose answer was lost
-        is never sent again: it is looked up until the exchange has told what became of it.
+        What provably never reached matching is sent again under the same client ids. Orders whose answer was lost
+        are never sent again: they are looked up until the exchange has told what became of them.
 
         Parameters
         ----------
-        arguments : tuple
-            Of ccxt's `create_order`: symbol, type, side, amount, price, params; the client id is among the params.
-        client_id : str
-            Under which the order can be found again.
+        orders : sequence of tuple
+            Of ccxt's `create_order`: symbol, type, side, amount, price, params; the client id is among the params, and
+            so is that of their list.
+        client_ids : sequence of str
+            Under which the orders can be found again.
         doubt : callable
-            Hears why, when it is not known whether the exchange has the order.
+            Hears why, when it is not known whether the exchange has them.
         apart : str
-            ccxt's parameter with which it is looked up, where conditional orders live apart from the others.
+            ccxt's parameter with which an order is looked up, where conditional ones live apart from the others.
 
         Raises
         ------
         OrderRefusedError
-            It is not at the exchange and will not be; `FundsError` for lack of funds, `TriggerPassedError` for a stop
-            that is due already.
+            They are not at the exchange and will not be; `FundsError` for lack of funds, `TriggerPassedError` for a
+            stop that is due already.
+        OutcomeUnknownError
+            An answer was lost, and the exchange cannot be asked by client ids.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + SUBMIT_DEADLINE_S
+        names = ", ".join(client_ids)
         turned_away = "requests are held at the exchange's wish"
         while True:
             if loop.time() + self._held_s() > deadline_s:
@@ -184,55 +197,80 @@ class Private:
                     f"The order could not leave within {SUBMIT_DEADLINE_S:g} s and was never sent: {turned_away}."
                 )
             try:
-                with in_lane(Lane.ORDER, orders=1):
-                    order = await self._connection.rest.create_order(*arguments)
+                with in_lane(Lane.ORDER, orders=len(orders)):
+                    answered = await self._create(orders)
             except Exception as error:
                 cure = classify(error, self._connection.rest.last_response_headers, creates_order=True)
                 if cure.remedy is Remedy.NEVER:
                     raise _refusal(error) from error
                 if cure.remedy is Remedy.UNKNOWN:
-                    logger.warning("The answer to order %s was lost (%s); looking it up.", client_id, error)
+                    logger.warning("The answer to order %s was lost (%s); looking it up.", names, error)
                     doubt(str(error))
-                    return await self._settle(client_id, arguments[0], apart)
+                    break
                 turned_away = str(error)
-                logger.warning("Order %s was turned away before matching (%s); sending it again.", client_id, error)
+                logger.warning("Order %s was turned away before matching (%s); sending it again.", names, error)
                 await self._pause(cure)
             else:
-                if order.get("id"):
-                    return dict(order)
+                if len(answered) == len(orders) and all(order.get("id") for order in answered):
+                    return answered
                 # A cut answer that still parses: ccxt raises nothing, and the order may live.
                 doubt("the answer names no order")
-                return await self._settle(client_id, arguments[0], apart)
+                break
+        return [await self._settle(client_id, orders[0][0], apart) for client_id in client_ids]
 
-    async def cancel(self, order_id: str | None, client_id: str, symbol: str, apart: str = "") -> dict[str, Any]:
-        """Cancel an order and return what the exchange says of it; `apart` as in `submit`.
+    async def _create(self, orders: Sequence[Arguments]) -> list[dict[str, Any]]:
+        rest = self._connection.rest
+        if len(orders) == 1:
+            return [dict(await rest.create_order(*orders[0]))]
+        if self._lists is None:
+            raise NotOfferedError(f"{self._connection.account.exchange_id} takes no lists of orders.")
+        request = self._lists.request(rest, orders)
+        return self._parsed(await getattr(rest, self._lists.place)(request), orders[0][0])
+
+    def _parsed(self, answer: Any, symbol: str) -> list[dict[str, Any]]:
+        """Return the orders of a list that an answer tells of."""
+        rest = self._connection.rest
+        told = () if self._lists is None else self._lists.orders(answer)
+        return [dict(rest.parse_order(order, rest.market(symbol))) for order in told]
+
+    async def cancel(
+        self, order_id: str | None, client_id: str, symbol: str, list_id: str = "", apart: str = ""
+    ) -> list[dict[str, Any]]:
+        """Cancel an order, or with `list_id` the whole of its list, and return what the exchange says of them.
+
+        An order of a list takes the list along, and the answer then tells of all of it; `apart` as in `submit`.
 
         Raises
         ------
         OutcomeUnknownError
             It may or may not be cancelled: look at the order.
         """
-        params = self._named(None if apart else order_id, client_id)
+        rest = self._connection.rest
+        if not order_id and not list_id and not self._looks_up(symbol):
+            order_id = await self._own_id(client_id, symbol)
+        order_id = self._lasting(order_id, symbol, apart)
+        params = self._named(order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
+                if self._lists is not None and list_id:
+                    request = {"symbol": rest.market_id(symbol), self._lists.id_param: list_id}
+                    return self._parsed(await getattr(rest, self._lists.cancel)(request), symbol)
                 if apart:
                     # One that was triggered is an order like any other by now.
                     with suppress(ccxt.OrderNotFound):
-                        return dict(await self._cancel(None, symbol, {**params, apart: True}))
-                    order_id = None
-                return dict(await self._cancel(order_id, symbol, params))
+                        return [dict(await rest.cancel_order(order_id, symbol, {**params, apart: True}))]
+                order = await rest.cancel_order(order_id, symbol, params)
+                return self._parsed(order.get("info"), symbol) or [dict(order)]
         except Exception as error:
             await self._keep_in_step(error)
             # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
             raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
 
-    async def _cancel(self, order_id: str | None, symbol: str, params: dict[str, Any]) -> dict[str, Any]:
-        return dict(await self._connection.rest.cancel_order(order_id, symbol, params))
-
     async def find(self, order_id: str | None, client_id: str, symbol: str, apart: str = "") -> dict[str, Any] | None:
         """Return the order as the exchange knows it; None where it says that there is no such order.
 
-        A conditional order (`apart` as in `submit`) is looked for among those, and then among the others.
+        An order whose id is not known is looked for by its client id: see `Facts.client_id_lookup` for what None means
+        then. A conditional order (`apart` as in `submit`) is looked for among those, and then among the others.
 
         Raises
         ------
@@ -241,13 +279,15 @@ class Private:
         OutcomeUnknownError
             It has no client ids, and the order's own is not known.
         """
-        params = self._named(None if apart else order_id, client_id)
+        if not order_id and not self._looks_up(symbol):
+            return await self._search(client_id, symbol)
+        order_id = self._lasting(order_id, symbol, apart)
+        params = self._named(order_id, client_id)
         ask = self._connection.rest.fetch_order
         try:
             if apart:
                 with suppress(ccxt.OrderNotFound):
-                    return dict(await ask(None, symbol, {**params, apart: True}))
-                order_id = None
+                    return dict(await ask(order_id, symbol, {**params, apart: True}))
             return dict(await ask(order_id, symbol, params))
         except ccxt.OrderNotFound:
             return None
@@ -306,6 +346,43 @@ class Private:
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
+
+    def _looks_up(self, symbol: str) -> bool:
+        """Whether ccxt can ask for an order of this market by its client id."""
+        return self._connection.rest.market(symbol)["type"] in self._connection.facts.client_id_lookup
+
+    async def _own_id(self, client_id: str, symbol: str) -> str:
+        """Return the exchange's own id of an order, where ccxt can cancel by no other."""
+        try:
+            found = await self._search(client_id, symbol)
+        except TryLaterError as error:
+            raise OutcomeUnknownError(f"Order {client_id} could not be found to be cancelled: {error}") from error
+        if found is None:
+            raise OutcomeUnknownError(f"Order {client_id} is in no list of the exchange to be cancelled.")
+        return str(found["id"])
+
+    async def _search(self, client_id: str, symbol: str) -> dict[str, Any] | None:
+        """Return the order that bears a client id from the lists of the exchange; None where it is in none of them."""
+        self._named(None, client_id)
+        rest = self._connection.rest
+        lists = {
+            "fetchOpenOrders": rest.fetch_open_orders,
+            "fetchClosedOrders": rest.fetch_closed_orders,
+            "fetchCanceledOrders": rest.fetch_canceled_orders,
+        }
+        try:
+            for name, ask in lists.items():
+                if not rest.has.get(name):
+                    continue
+                with suppress(ccxt.NotSupported):
+                    for order in await ask(symbol):
+                        # Not all of ccxt's parsers read it.
+                        if client_id in (order.get("clientOrderId"), *(order.get("info") or {}).values()):
+                            return dict(order)
+        except Exception as error:
+            await self._keep_in_step(error)
+            raise TryLaterError(f"Order {client_id} could not be looked up: {error}") from error
+        return None
 
     def _named(self, order_id: str | None, client_id: str) -> dict[str, str]:
         """Return the parameters that name an order beside its id."""
@@ -393,6 +470,10 @@ class Private:
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
+    def _lasting(self, order_id: str | None, symbol: str, apart: str) -> str | None:
+        """Return the id that an order is to be asked for by: a conditional one gets another when it triggers."""
+        return None if apart and self._looks_up(symbol) else order_id
+
     async def _settle(self, client_id: str, symbol: str, apart: str) -> dict[str, Any]:
         clock = self._connection.clock
         # It was signed before now, and perhaps only just: it had to wait for the budget first.
@@ -408,6 +489,12 @@ class Private:
                 if order is not None:
                     return order
                 absent = absent + 1 if clock.now_ms() > sent_ms + VALIDITY_MS else 0
+                if absent >= LOOK_UPS and not self._looks_up(symbol):
+                    raise OutcomeUnknownError(
+                        f"Order {client_id} is in doubt: its answer was lost, and {LOOK_UPS} look-ups have not found "
+                        f"it among {self._connection.account.exchange_id}'s open and latest orders, which does not "
+                        "prove that it never arrived. Look at the account: it is not sent again."
+                    )
                 if absent >= LOOK_UPS:
                     raise OrderRefusedError(
                         f"Order {client_id} never arrived: its answer was lost and, {VALIDITY_MS / 1000:g} s later, "

@@ -6,11 +6,12 @@ bars shorter than an hour, else a year), by UTC::
     <root>/binance/BTC_USDT/1m/2024-03.parquet
 
 Each file has the columns ``ts_ms`` (int64: open, ms since 1970 UTC), ``open``, ``high``, ``low``, ``close`` and
-``volume`` (float64), sorted by ``ts_ms``, each bar once; nothing of ours is needed to read it. What is complete stands
-in the same file, in Parquet's own key-value metadata under ``ccxtbt`` (JSON): a bar that is missing from a complete
-span does not exist. A file is written beside the folder and renamed over its predecessor, so that whoever reads, and
-whatever kills the writer, rows and spans are those of one moment. Writers take turns by a lock of the operating system,
-which a process that dies gives back; readers need none. Nothing but Parquet lies in the folder: it can be read whole.
+``volume`` (float64), sorted by ``ts_ms``, each bar once; nothing of ours is needed to read it. Bars with more columns
+lie in a folder of their own, such as ``1m+trades+quote_volume``. What is complete stands in the same file, in Parquet's
+own key-value metadata under ``ccxtbt`` (JSON): a bar that is missing from a complete span does not exist. A file is
+written beside the folder and renamed over its predecessor, so that whoever reads, and whatever kills the writer, rows
+and spans are those of one moment. Writers take turns by a lock of the operating system, which a process that dies gives
+back; readers need none. Nothing but Parquet lies in the folder: it can be read whole.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ logger = logging.getLogger(__name__)
 Columns = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 NAMES = ("open", "high", "low", "close", "volume")
-SCHEMA = pa.schema([("ts_ms", pa.int64()), *((name, pa.float64()) for name in NAMES)])
 KEY = b"ccxtbt"
 VERSION = 1
 # Another process writes a file in well under a second.
@@ -82,7 +82,12 @@ class Archive:
         return f"Archive({str(self.root)!r})"
 
     def shelf(
-        self, source: Sequence[str], symbol: str, timeframe: Timeframe, params: Mapping[str, Any] | None = None
+        self,
+        source: Sequence[str],
+        symbol: str,
+        timeframe: Timeframe,
+        params: Mapping[str, Any] | None = None,
+        extra: Sequence[str] = (),
     ) -> Shelf:
         """Return the place of one market's bars.
 
@@ -96,14 +101,16 @@ class Archive:
         timeframe : Timeframe
         params : mapping or None
             Extra parameters of the request, such as ``{'price': 'mark'}``: these are other bars, too.
+        extra : sequence of str
+            Columns behind those of all bars, such as ``'quote_volume'``.
         """
         exchange = "+".join(_encoded(part) for part in source if part)
         # File systems that take large and small letters for the same must not mix up minutes and months.
         frame = f"{timeframe.amount}{'mo' if timeframe.unit == 'M' else timeframe.unit}"
-        words = [frame, urlencode(sorted((params or {}).items()))]
+        words = [frame, urlencode(sorted((params or {}).items())), *extra]
         folder = self.root / exchange / _encoded_symbol(symbol) / "+".join(word for word in words if word)
         return Shelf(
-            folder, {"exchange": source[0], "symbol": symbol, "timeframe": timeframe.text}, _stretch(timeframe)
+            folder, {"exchange": source[0], "symbol": symbol, "timeframe": timeframe.text}, _stretch(timeframe), extra
         )
 
 
@@ -135,12 +142,16 @@ class Shelf:
         Exchange, symbol and timeframe, as written into each file.
     stretch : str
         Name of the file of a moment, as `strftime` writes it.
+    extra : sequence of str
+        Columns behind the first six; rows behind the five in all that is put in and read.
     """
 
-    def __init__(self, folder: Path, what: Mapping[str, str], stretch: str) -> None:
+    def __init__(self, folder: Path, what: Mapping[str, str], stretch: str, extra: Sequence[str] = ()) -> None:
         self.folder = folder
         self._what = dict(what)
         self._stretch = stretch
+        self._names = (*NAMES, *extra)
+        self._schema = pa.schema([("ts_ms", pa.int64()), *((name, pa.float64()) for name in self._names)])
 
     def read(self, start_ms: int, end_ms: int) -> tuple[Held, list[str]]:
         """Return what is kept of a span, and what is to be told of files that are damaged.
@@ -157,7 +168,7 @@ class Shelf:
                 held.append(found.columns)
                 for span in found.complete.within(start_ms, end_ms):
                     complete.add(*span)
-        return Held(_cut(_joined(held), start_ms, end_ms), complete), [sentence for sentence in told if sentence]
+        return Held(_cut(self._joined(held), start_ms, end_ms), complete), [sentence for sentence in told if sentence]
 
     def add(self, columns: Columns, complete: Spans) -> None:
         """Keep bars; only those within `complete` are.
@@ -225,11 +236,11 @@ class Shelf:
         told = json.loads((table.schema.metadata or {})[KEY])
         if told["version"] != VERSION or any(told[name] != value for name, value in self._what.items()):
             raise DataError(f"It holds {told}, not version {VERSION} of {self._what}.")
-        if table.schema.remove_metadata() != SCHEMA:
+        if table.schema.remove_metadata() != self._schema:
             raise DataError(f"Its columns are {table.schema.names}.")
         ts_ms = table.column("ts_ms").to_numpy()
-        ohlcv = np.empty((5, len(ts_ms)))
-        for row, name in enumerate(NAMES):
+        ohlcv = np.empty((len(self._names), len(ts_ms)))
+        for row, name in enumerate(self._names):
             ohlcv[row] = table.column(name).to_numpy()
         if (ts_ms[1:] <= ts_ms[:-1]).any():
             raise DataError("Its bars are not in order.")
@@ -244,9 +255,9 @@ class Shelf:
             sources.insert(0, held.columns)
             for span in held.complete:
                 complete.add(*span)
-        ts_ms, ohlcv = _joined(sources)
+        ts_ms, ohlcv = self._joined(sources)
         told = {"version": VERSION, **self._what, "complete": list(complete)}
-        table = pa.table([ts_ms, *ohlcv], schema=SCHEMA.with_metadata({KEY: json.dumps(told)}))
+        table = pa.table([ts_ms, *ohlcv], schema=self._schema.with_metadata({KEY: json.dumps(told)}))
         beside = self.folder.with_name(f".{self.folder.name}.tmp")
         with beside.open("wb") as file:
             # LZ4 is read nearly twice as fast as Zstandard, for files four tenths larger.
@@ -255,6 +266,20 @@ class Shelf:
             # Before the name points at it, also where the power fails.
             os.fsync(file.fileno())
         beside.replace(path)
+
+    def _joined(self, sources: Sequence[Columns]) -> Columns:
+        """Merge columns by time; of a bar that is in two the later one's."""
+        kept = [source for source in sources if len(source[0])]
+        if not kept:
+            return np.empty(0, np.int64), np.empty((len(self._names), 0))
+        if all(before[0][-1] < after[0][0] for before, after in itertools.pairwise(kept)):
+            return np.concatenate([ts_ms for ts_ms, _ in kept]), np.concatenate([rows for _, rows in kept], axis=1)
+        merged = _bars.merge([(ts_ms, rows[: len(NAMES)]) for ts_ms, rows in kept])
+        joined = np.empty((len(self._names), len(merged.ts_ms)))
+        joined[: len(NAMES)] = merged.ohlcv
+        for ts_ms, rows in kept:
+            joined[len(NAMES) :, merged.ts_ms.searchsorted(ts_ms)] = rows[len(NAMES) :]
+        return merged.ts_ms, joined
 
     def _set_aside(self, path: Path) -> str:
         """Rename a damaged file, unless another process has mended it meanwhile; return what is to be told."""
@@ -272,17 +297,6 @@ class Shelf:
         sentence = f"{path} is damaged: it was set aside as {aside}, and its bars are fetched again."
         logger.warning("%s", sentence)
         return sentence
-
-
-def _joined(sources: Sequence[Columns]) -> Columns:
-    """Merge columns by time; of a bar that is in two the later one's."""
-    kept = [source for source in sources if len(source[0])]
-    if not kept:
-        return np.empty(0, np.int64), np.empty((5, 0))
-    if all(before[0][-1] < after[0][0] for before, after in itertools.pairwise(kept)):
-        return np.concatenate([ts_ms for ts_ms, _ in kept]), np.concatenate([ohlcv for _, ohlcv in kept], axis=1)
-    merged = _bars.merge(kept)
-    return merged.ts_ms, merged.ohlcv
 
 
 def _cut(columns: Columns, start_ms: int, end_ms: int) -> Columns:

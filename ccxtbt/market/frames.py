@@ -61,6 +61,8 @@ class Trade(NamedTuple):
         In base currency (contracts where the exchange counts so).
     side : str
         The taker's: 'buy' or 'sell'; '' where the exchange does not say.
+    parts : int
+        How many trades the exchange has put together to this one.
     """
 
     id: str
@@ -68,6 +70,21 @@ class Trade(NamedTuple):
     price: float
     amount: float
     side: str
+    parts: int = 1
+
+
+def trade_of(row: Mapping[str, Any], ids: tuple[str, str] | tuple[()] = ()) -> Trade:
+    """Return ccxt's trade; `ids` names the first and last number of what the exchange has put together to one."""
+    told = row.get("info") or {}
+    first, last = (int(told.get(name, 0)) for name in ids) if ids else (0, 0)
+    return Trade(
+        row["id"] or "",
+        int(row["timestamp"]),
+        float(row["price"]),
+        float(row["amount"]),
+        row["side"] or "",
+        max(1, last - first + 1),
+    )
 
 
 # Raw frame -> its bars; none for a frame of any other kind.
@@ -132,6 +149,13 @@ def read_binance(data: str | bytes) -> tuple[BarFrame, ...]:
             kline["x"],
         ),
     )
+
+
+def extra_of_binance(data: str | bytes) -> tuple[float, ...]:
+    """Read what Binance's klines tell beside prices and volume, in the order of `ccxtbt.exchange.facts.EXTRA_LINES`."""
+    message = _message(data, '"e":"kline"')
+    kline = message.get("data", message).get("k", {})
+    return (float(kline["n"]), float(kline["q"]), float(kline["V"])) if kline else ()
 
 
 def read_bybit(data: str | bytes) -> tuple[BarFrame, ...]:
@@ -278,8 +302,9 @@ def trades_of_binance(data: str | bytes) -> Trades:
     if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
         return {}
     number = event["t"] if event["e"] == "trade" else event["a"]
+    parts = max(1, event["l"] - event["f"] + 1) if "f" in event and "l" in event else 1
     side = "sell" if event["m"] else "buy"
-    return {event["s"]: [Trade(str(number), event["T"], float(event["p"]), float(event["q"]), side)]}
+    return {event["s"]: [Trade(str(number), event["T"], float(event["p"]), float(event["q"]), side, parts)]}
 
 
 def trades_of_bybit(data: str | bytes) -> Trades:
@@ -297,7 +322,17 @@ def trades_of_okx(data: str | bytes) -> Trades:
     if "arg" not in message:
         return {}
     return _by_market(
-        (row["instId"], Trade(row["tradeId"], int(row["ts"]), float(row["px"]), float(row["sz"]), row["side"]))
+        (
+            row["instId"],
+            Trade(
+                row["tradeId"],
+                int(row["ts"]),
+                float(row["px"]),
+                float(row["sz"]),
+                row["side"],
+                int(row.get("count") or 1),
+            ),
+        )
         for row in message.get("data", ())
     )
 
@@ -468,6 +503,8 @@ class Dialect:
         ccxt's market to its name in a frame.
     own_words : bool
         Timeframes have other words in frames than in REST: those of ccxt's ``options['timeframes']``.
+    says_closed : bool
+        Frames tell whether the values of a bar are final; else REST has to.
     inverse : bool
         The volume of inverse contracts stands where that of all markets does; else ccxt's parser reads their bars.
     one_book : tuple of (str, str) or ()
@@ -475,6 +512,8 @@ class Dialect:
     needs : tuple of (str, str, str) or ()
         A type of market whose frames only ccxt reads, the module that it takes for that, and the extra of this package
         that brings the module.
+    extra : callable or None
+        Raw frame of a bar to the values of `ccxtbt.exchange.facts.EXTRA_LINES`, in their order.
     reader : callable or None
         Makes a compiled reader of the socket's bytes, see `ccxtbt._frames.BinanceReader`; what that leaves is for the
         others.
@@ -484,9 +523,11 @@ class Dialect:
     trades: TradeReader
     name: Callable[[Mapping[str, Any]], str] = _id
     own_words: bool = False
+    says_closed: bool = False
     inverse: bool = False
     one_book: tuple[str, str] | tuple[()] = ()
     needs: tuple[str, str, str] | tuple[()] = ()
+    extra: Callable[[str | bytes], tuple[float, ...]] | None = None
     reader: Callable[..., Any] | None = None
 
     def bars_key(self, exchange: Any, symbol: str, word: str) -> str | None:
@@ -523,19 +564,21 @@ class Dialect:
         return symbol
 
 
-_BINANCE = Dialect(read_binance, trades_of_binance, inverse=True, reader=BinanceReader)
+_BINANCE = Dialect(
+    read_binance, trades_of_binance, says_closed=True, inverse=True, extra=extra_of_binance, reader=BinanceReader
+)
 
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,
     "binanceusdm": _BINANCE,
     "binancecoinm": _BINANCE,
     "binanceus": _BINANCE,
-    "bybit": Dialect(read_bybit, trades_of_bybit),
-    "okx": Dialect(read_okx, trades_of_okx, inverse=True),
+    "bybit": Dialect(read_bybit, trades_of_bybit, says_closed=True),
+    "okx": Dialect(read_okx, trades_of_okx, says_closed=True, inverse=True),
     "kraken": Dialect(read_kraken, trades_of_kraken, name=_symbol),
     # Who subscribes to a market in USDC is sent the one in USD.
     "coinbase": Dialect(None, trades_of_coinbase, one_book=("/USDC", "/USD")),
-    "gate": Dialect(read_gate, trades_of_gate, inverse=True),
+    "gate": Dialect(read_gate, trades_of_gate, says_closed=True, inverse=True),
     "kucoin": Dialect(read_kucoin, trades_of_kucoin, inverse=True),
     "bitget": Dialect(read_bitget, trades_of_bitget, own_words=True),
     # Spot frames are Protobuf, which ccxt decodes.

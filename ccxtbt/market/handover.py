@@ -19,6 +19,7 @@ a clock that is wrong by less than `QUIET_MS` makes bars late, never wrong.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -53,7 +54,11 @@ class Origin(IntEnum):
 
 
 class Bar(NamedTuple):
-    """A closed bar: open time in ms, prices, volume, origin."""
+    """A closed bar: open time in ms, prices, volume, origin, and what some feeds want beside.
+
+    Extra values from REST are those that were asked for; from a frame, all of `ccxtbt.exchange.facts.EXTRA_LINES`, or
+    none.
+    """
 
     ts_ms: int
     open: float
@@ -62,6 +67,7 @@ class Bar(NamedTuple):
     close: float
     volume: float
     origin: Origin
+    extra: tuple[float, ...] = ()
 
 
 class Span(NamedTuple):
@@ -87,8 +93,8 @@ class Answer(NamedTuple):
         What was asked; the answer is complete within it, so that a bar that is not there does not exist.
     ts_ms : int64[n]
         Opens, increasing.
-    ohlcv : float64[5, n]
-        Open, high, low, close, volume.
+    ohlcv : float64[5 + k, n]
+        Open, high, low, close, volume, extra values.
     sent_ms, received_ms : int
         When the question left and when its answer had come, by the exchange's clock.
     newest_ms : int
@@ -386,9 +392,10 @@ class Handover:
             if self.gaps == "raise":
                 self.gap = self.gap or Span(at_ms, until_ms)
                 return False
-            price = self._delivered[self.last_ms].close
+            last = self._delivered[self.last_ms]
+            price, nothing = last.close, (0.0,) * len(last.extra)
             self.counts.synthetic += 1
-            self._deliver(Bar(at_ms, price, price, price, price, 0.0, Origin.SYNTHETIC), released)
+            self._deliver(Bar(at_ms, price, price, price, price, 0.0, Origin.SYNTHETIC, nothing), released)
         return True
 
     def _deliver(self, bar: Bar, released: list[Bar]) -> None:
@@ -419,8 +426,18 @@ def _rows(answer: Answer) -> dict[int, Bar]:
     """Return the bars of an answer's span by their opens."""
     first, end = np.searchsorted(answer.ts_ms, answer.span)
     return {
-        ts_ms: Bar(ts_ms, opened, high, low, close, volume, Origin.REST)
-        for ts_ms, (opened, high, low, close, volume) in zip(
+        # One NaN for all, so that bars without an extra value are equal to themselves.
+        ts_ms: Bar(
+            ts_ms,
+            opened,
+            high,
+            low,
+            close,
+            volume,
+            Origin.REST,
+            tuple(math.nan if math.isnan(value) else value for value in extra),
+        )
+        for ts_ms, (opened, high, low, close, volume, *extra) in zip(
             answer.ts_ms[first:end].tolist(), answer.ohlcv[:, first:end].T.tolist(), strict=True
         )
     }

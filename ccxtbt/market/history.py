@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from ccxtbt import _bars
 from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.facts import Extra
 from ccxtbt.exchange.lanes import LANE, Lane
+from ccxtbt.market.handover import Gaps
 from ccxtbt.market.paging import Ask, Kind, Plan, longest_ms
 from ccxtbt.market.spans import Spans
 from ccxtbt.market.timeframes import Timeframe
 
 if TYPE_CHECKING:
+    from ccxtbt._bars import Merged
     from ccxtbt.market.archive import Archive, Shelf
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ FetchPage = Callable[[Ask], Awaitable[Columns]]
 
 # A download that takes longer says how far it is, each time that so much time has passed.
 TELL_S = 5.0
+# Open, high, low, close, volume.
+ROWS = 5
 # More than the reading of a page takes.
 APART_S = 0.002
 # REST may correct a bar just after its close: one that is younger is delivered, but not put into the archive.
@@ -65,6 +70,22 @@ def empty() -> Columns:
     return np.empty(0, np.int64), np.empty((5, 0), np.float64)
 
 
+def merge(
+    pages: Iterable[Columns], timeframe: Timeframe | None = None, *, gaps: Gaps = "none", until_ms: int | None = None
+) -> Merged:
+    """Merge pages as `ccxtbt._bars.merge` does, with the rows that they have beside the five; 0 in flat bars."""
+    kept = list(pages)
+    merged = _bars.merge([(ts_ms, rows[:ROWS]) for ts_ms, rows in kept], timeframe, gaps=gaps, until_ms=until_ms)
+    wide = [page for page in kept if len(page[0]) and len(page[1]) > ROWS]
+    if not wide:
+        return merged
+    rows = np.zeros((len(wide[0][1]), len(merged.ts_ms)))
+    rows[:ROWS] = merged.ohlcv
+    for ts_ms, page in wide:
+        rows[ROWS:, np.searchsorted(merged.ts_ms, ts_ms)] = page[ROWS:]
+    return merged._replace(ohlcv=rows)
+
+
 def join(pages: Iterable[Columns], start_ms: int, end_ms: int) -> Columns:
     """Merge pages in any order, and cut what opens in ``[start_ms, end_ms)``; of a bar that came twice the later one.
 
@@ -72,13 +93,13 @@ def join(pages: Iterable[Columns], start_ms: int, end_ms: int) -> Columns:
     -------
     ts_ms : int64[n]
         Opens, strictly increasing.
-    ohlcv : float64[5, n]
-        Open, high, low, close, volume; C-contiguous.
+    ohlcv : float64[5 + k, n]
+        Open, high, low, close, volume, and what the pages have beside; C-contiguous.
     """
     kept = [page for page in pages if len(page[0])]
     if not kept:
         return empty()
-    merged = _bars.merge(kept)
+    merged = merge(kept)
     low, high = merged.ts_ms.searchsorted([start_ms, end_ms])
     return merged.ts_ms[low:high], np.ascontiguousarray(merged.ohlcv[:, low:high])
 
@@ -197,6 +218,15 @@ class History:
         Where bars are kept.
     report : callable or None
         Hears of the progress, on the I/O thread.
+    extra : Extra or None
+        What is wanted beside prices and volume; the archive keeps such bars apart from those without.
+
+    Attributes
+    ----------
+    shelf : Shelf or None
+        The place of these bars in the archive.
+    young_ms : int or None
+        Open of the first bar of the last download that was too young for it.
     """
 
     def __init__(
@@ -207,18 +237,21 @@ class History:
         params: dict[str, Any] | None = None,
         archive: Archive | None = None,
         report: Report | None = None,
+        extra: Extra | None = None,
     ) -> None:
         self._connection = connection
         self._symbol = symbol
         self._timeframe = timeframe
         self._params = params or {}
-        self._shelf = None
+        self.shelf: Shelf | None = None
+        self._extra = extra
         if archive is not None:
-            account = connection.account
+            account, names = connection.account, () if extra is None else extra.names
             source = (account.exchange_id, "sandbox" if account.sandbox else "", connection.endpoint)
-            self._shelf = archive.shelf(source, symbol, timeframe, self._params)
+            self.shelf = archive.shelf(source, symbol, timeframe, self._params, names)
         self._report = report
         self._told_s = 0.0
+        self.young_ms: int | None = None
 
     async def get(self, start_ms: int, end_ms: int) -> Columns:
         """Return the bars that open in ``[start_ms, end_ms)``.
@@ -232,8 +265,8 @@ class History:
         -------
         ts_ms : int64[n]
             Opens, strictly increasing.
-        ohlcv : float64[5, n]
-            Open, high, low, close, volume.
+        ohlcv : float64[5 + k, n]
+            Open, high, low, close, volume, and a row for each extra value.
 
         Raises
         ------
@@ -243,7 +276,7 @@ class History:
         if start_ms >= end_ms:
             return empty()
         # What live data lacks is a few bars, wanted at once, and too young to be kept.
-        shelf = self._shelf if LANE.get() is Lane.HISTORY else None
+        shelf = self.shelf if LANE.get() is Lane.HISTORY else None
         if shelf is None:
             return join([await self._fetch(start_ms, end_ms, None, False)], start_ms, end_ms)
         held, complete = await self._look_up(shelf, start_ms, end_ms)
@@ -257,6 +290,7 @@ class History:
         """Download a span, and put into the archive what is settled of it, after a failure too."""
         connection = self._connection
         settled_ms = connection.clock.now_ms() - SETTLED_MS - longest_ms(self._timeframe) + 1
+        self.young_ms = min(max(start_ms, settled_ms), end_ms)
         limit = connection.page_limit(self._symbol)
         plan = Plan(self._timeframe, start_ms, end_ms, limit, connection.timeframes)
         download = Download(plan, self._page, connection.facts.history_requests, self._tell)
@@ -267,7 +301,9 @@ class History:
             columns = join(download.pages, start_ms, end_ms)
             complete = plan.proved.within(start_ms, settled_ms)
             # An exchange that shows no bar at all may be having a bad day.
-            if shelf is not None and complete and (known or len(columns[0])):
+            # What could not be read is to be asked for again.
+            unread = bool(np.isnan(columns[1][ROWS:]).any())
+            if shelf is not None and complete and (known or len(columns[0])) and not unread:
                 await self._keep(shelf, columns, Spans(complete))
         for span in plan.withheld:
             self._warn_of(*span)
@@ -292,7 +328,7 @@ class History:
 
     async def _page(self, ask: Ask) -> Columns:
         connection = self._connection
-        request = (self._symbol, ask.timeframe.text, ask.since_ms, ask.limit, self._params)
+        request = (self._symbol, ask.timeframe.text, ask.since_ms, ask.limit, self._params, self._extra)
         if LANE.get() is not Lane.HISTORY:
             return await connection.fetch_page(*request)
         async with connection.history_turns:

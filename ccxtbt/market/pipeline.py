@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccxtbt import _bars
-from ccxtbt.errors import DataError, NotOfferedError, TryLaterError
+from ccxtbt.errors import DataError, NotOfferedError
 from ccxtbt.exchange.connection import Connection
+from ccxtbt.exchange.facts import EXTRA_LINES, Extra
 from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.market.flow import TRADES_AT_ONCE, Flow, Sink, State
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import SURE_MS, Answer, Bar, Gaps, Handover, Origin, Question, Span
-from ccxtbt.market.history import Columns, History, Report, empty
+from ccxtbt.market.history import Columns, History, Report, empty, join, merge
+from ccxtbt.market.keeper import Keeper
 from ccxtbt.market.polls import Place, Polls, next_poll_ms, over_ms, window_ms
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.tape import Tape, TradeQuestion
@@ -31,57 +32,13 @@ logger = logging.getLogger(__name__)
 OVERDUE_MS = 2_000
 # A strategy whose bar is so late is told that its data is not live.
 LATE_MS = 15_000
-# The most trades that are asked for at once; an answer that is as long may have left some out.
-TRADES_AT_ONCE = 1_000
 # So many bars any exchange gives in one answer; of a longer span the settled part is downloaded as history is.
 MOST_BARS = 90
-# A question about missing bars that failed, with all its retries, is asked again after this time.
-ASK_AGAIN_S = 1.0
 
 Source = Literal["auto", "ohlcv", "trades", "poll"]
 
 
-class State(Enum):
-    """What a feed is told about its data; the names are backtrader's."""
-
-    DELAYED = "DELAYED"
-    LIVE = "LIVE"
-    CONNBROKEN = "CONNBROKEN"
-    NOTSUBSCRIBED = "NOTSUBSCRIBED"
-    DISCONNECTED = "DISCONNECTED"
-
-
-class Sink(Protocol):
-    """Where a pipeline delivers; called on the I/O thread.
-
-    Attributes
-    ----------
-    partial : bool
-        Whether `forming` is to be told.
-    """
-
-    partial: bool
-
-    def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
-        """Take the history, once, before anything else; `origin` is uint8[n], see `Origin`."""
-
-    def failed(self, error: Exception) -> None:
-        """The history cannot be had, or the bars cannot go on; nothing else comes."""
-
-    def bars(self, bars: list[Bar]) -> None:
-        """Take closed bars, later than all before."""
-
-    def forming(self, bar: Bar) -> None:
-        """Take what is known of the bar after all closed ones, while it forms and the data is live."""
-
-    def state(self, state: State, reason: str) -> None:
-        """Take a change of the data's state."""
-
-    def correction(self, kept: Bar | None, came: Bar) -> None:
-        """Take note that a bar already delivered (None: found not to exist) came again with other values."""
-
-
-class Pipeline:
+class Pipeline(Flow):
     """History, then live bars, of one market; after each break, what was missed.
 
     Parameters
@@ -103,7 +60,7 @@ class Pipeline:
     params : dict or None
         Extra parameters of ccxt's `fetch_ohlcv`.
     archive : Archive or None
-        Where the history is kept.
+        Where the history is kept, and live bars once they are settled; see `Keeper`.
     report : callable or None
         Hears of the history's progress, on the I/O thread.
     source : {'auto', 'ohlcv', 'trades', 'poll'}
@@ -114,6 +71,8 @@ class Pipeline:
         Who else is polled on this connection.
     longest_poll_ms : int, optional
         Longest pause between two polls; None: as long as the bars.
+    extra : Extra, optional
+        What is wanted beside prices and volume. A frame that has not got it closes no bar: REST is asked.
 
     Attributes
     ----------
@@ -138,92 +97,65 @@ class Pipeline:
         gaps: Gaps = "none",
         polls: Polls | None = None,
         longest_poll_ms: int | None = None,
+        extra: Extra | None = None,
     ) -> None:
-        self._connection = connection
-        self._streams = streams
-        self._symbol = symbol
+        super().__init__(connection, streams, symbol, f"{symbol} {timeframe}", end_ms, sink)
         self._timeframe = timeframe
         self._start_ms = start_ms
-        self._end_ms = end_ms
-        self._sink = sink
         self._params = params or {}
-        self._past = History(connection, symbol, timeframe, params, archive, report)
+        self._extra = extra
+        self._picked = [EXTRA_LINES.index(name) for name in extra.names] if extra is not None else []
+        self._past = History(connection, symbol, timeframe, params, archive, report, extra)
         self._source = source
         self._gaps = gaps
         self._polls = polls or Polls()
         self._longest_poll_ms = longest_poll_ms
         self._handover = Handover(timeframe, gaps)
+        self._keeper: Keeper | None = None
         self.counts = self._handover.counts
-        self._up = asyncio.Event()
-        self._up_ms = 0
         # The data is live again once the bars before this one are delivered.
         self._backlog_ms = 0
-        self._news = asyncio.Event()
         self._newest_ms = -1
         self._place: Place | None = None
         self._tape: Tape | None = None
         self._from_trades: list[Bar] = []
         self._live_ms = 0
         self._poll_ms: int | None = None
-        self._state: State | None = None
-        self._over = False
-        self._refusal = ""
-
-    @property
-    def _live(self) -> bool:
-        return self._state is State.LIVE
 
     async def run(self) -> None:
         """Deliver the history, then, if there are streams, live bars up to `end_ms` or until cancelled."""
         try:
-            await self._run()
+            await super().run()
         finally:
             if self._place is not None:
                 self._polls.leave()
-
-    async def _run(self) -> None:
-        past = self._end_ms is not None and self._now_ms() >= self._end_ms
-        try:
-            if self._streams is None or past:
-                columns, origin = await self._history_only()
-            else:
-                columns, origin = await self._history_before_live(self._streams)
-        except asyncio.CancelledError:
-            self._sink.failed(TryLaterError(f"The store stopped while {self._symbol} was loading: start it again."))
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
-            self._sink.failed(error)
-            return
-        self._sink.history(*columns, origin)
-        if past:
-            self._end(State.DISCONNECTED, "todate is past")
-        elif self._streams is not None:
-            await self._follow_on()
+            if self._keeper is not None:
+                await self._keeper.write()
 
     def up(self) -> None:
         """Note that frames come from now on."""
-        self._up_ms = self._now_ms()
         # The bar that forms now is shown by the frames to come; those before it may have been missed.
-        self._backlog_ms = floor_ms(self._timeframe, self._up_ms)
+        self._backlog_ms = floor_ms(self._timeframe, self._now_ms())
         if self._source != "trades":
             self._handover.over(self._backlog_ms)
-        if self._state is State.CONNBROKEN:
-            self._tell(State.DELAYED, "asking for the bars missed meanwhile")
-        self._up.set()
-        self._news.set()
+        super().up()
 
     def down(self, reason: str) -> None:
         """Note that frames may have been lost from now on."""
-        self._up.clear()
         if self._tape is not None:
             self._tape.broken()
-        self._tell(State.CONNBROKEN, reason)
-        self._news.set()
+        super().down(reason)
 
     def frame(self, bar: Bar, closed: bool) -> None:
         """Take a bar from the stream."""
         if self._over:
             return
+        if self._picked:
+            closed = closed and bool(bar.extra)
+            bar = bar._replace(extra=tuple(bar.extra[i] for i in self._picked) if bar.extra else ())
+        self._take(bar, closed)
+
+    def _take(self, bar: Bar, closed: bool) -> None:
         self._handover.frame(bar, closed)
         if closed:
             if self._state is State.LIVE:
@@ -234,6 +166,8 @@ class Pipeline:
             self._news.set()
         if not closed and self._sink.partial and self._live and self._handover.next_forming(bar):
             self._sink.forming(bar)
+        if self._live and self._sink.priced:
+            self._sink.price(bar.close)
 
     def trades(self, trades: list[Trade]) -> None:
         """Take trades from the stream."""
@@ -243,19 +177,12 @@ class Pipeline:
             # The history is not even asked for: these are asked of REST with all since then.
             return
         self._from_trades += self._tape.add(trades)
+        if trades and self._live and self._sink.priced:
+            self._sink.price(trades[-1].price)
         if self._live and self._from_trades:
             self._deliver()
         if not self._tape.sure:
             self._news.set()
-
-    def refused(self, error: Exception) -> None:
-        """Note that this market cannot be streamed: what is known is delivered, and nothing else comes."""
-        self._refusal = str(error)
-        # Who waits for the stream need not wait longer.
-        self.up()
-
-    def _now_ms(self) -> int:
-        return self._connection.clock.now_ms()
 
     # History
 
@@ -265,7 +192,7 @@ class Pipeline:
         if self._end_ms is not None:
             end_ms = min(end_ms, self._end_ms)
         if self._start_ms is None:
-            columns = await self._connection.fetch_page(self._symbol, self._timeframe.text, None, None, self._params)
+            columns = await self._page(None, None)
             end_ms = max(end_ms, int(columns[0][0])) if len(columns[0]) else end_ms
             columns, sure_ms = _cut(columns, self._sure_ms(now_ms, end_ms))
         else:
@@ -289,21 +216,28 @@ class Pipeline:
         elif self._source == "trades":
             streams.subscribe_trades(self._symbol, self)
         else:
-            streams.subscribe(self._symbol, self._timeframe.text, self)
+            wide = self._extra is not None and self._extra.streamed
+            streams.subscribe(self._symbol, self._timeframe.text, self, wide=wide)
         await self._up.wait()
         live_ms = floor_ms(self._timeframe, self._up_ms)
-        offered = self._timeframe.text in self._connection.rest.timeframes
+        rest = self._connection.rest
+        offered = bool(rest.has.get("fetchOHLCV")) and self._timeframe.text in (rest.timeframes or ())
         if self._source == "trades":
             if self._start_ms is not None and not offered:
                 # No exchange has such bars: they are built from the trades since then.
                 live_ms = min(live_ms, floor_ms(self._timeframe, self._start_ms - 1 + self._timeframe.nominal_ms))
-            self._tape = Tape(self._timeframe, live_ms, watchful=self._gaps != "none")
+            names = self._extra.names if self._extra is not None else ()
+            self._tape = Tape(self._timeframe, live_ms, self._gaps != "none", names)
         self._live_ms = live_ms
         columns, sure_ms = empty(), live_ms
         if self._start_ms is not None and offered:
             columns, sure_ms = await self._settled_history(self._start_ms, live_ms)
         filled = self._filled(columns, sure_ms)
         self._handover.history(_last_of(*filled), sure_ms, live_ms)
+        if self._past.shelf is not None and self._source != "trades":
+            self._keeper = Keeper(self._past.shelf, self._timeframe, self._now_ms)
+            young_ms = sure_ms if self._past.young_ms is None else self._past.young_ms
+            self._keeper.begin(columns, young_ms, sure_ms)
         return filled
 
     def _chosen(self) -> Source:
@@ -315,7 +249,7 @@ class Pipeline:
             "poll": True,
         }
         if self._source == "auto":
-            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] else "poll"
+            return "ohlcv" if offers["ohlcv"] else "trades" if offers["trades"] and not self._picked else "poll"
         if not offers[self._source]:
             raise NotOfferedError(
                 f"source={self._source!r}: {self._connection.account.exchange_id} does not stream that through ccxt; "
@@ -337,34 +271,21 @@ class Pipeline:
         """Treat the gaps of the history."""
         if self._gaps == "none" or not len(columns[0]):
             return columns, np.full(len(columns[0]), Origin.REST, np.uint8)
-        merged = _bars.merge([columns], self._timeframe, gaps=self._gaps, until_ms=until_ms)
+        merged = merge([columns], self._timeframe, gaps=self._gaps, until_ms=until_ms)
         self.counts.synthetic += int(np.count_nonzero(merged.origin == Origin.SYNTHETIC))
         return (merged.ts_ms, merged.ohlcv), merged.origin
 
     # Live
 
-    async def _follow_on(self) -> None:
-        """Follow the market; where REST fails, what is missing is asked for again instead of loading all anew."""
-        while not self._over:
-            try:
-                await self._follow()
-            except DataError as error:
-                if self._handover.gap is None:
-                    await self._try_again(error)
-                    continue
-                self._over = True
-                self._sink.failed(error)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the bars after it are wanted
-                await self._try_again(error)
+    def _ends_with(self, error: Exception) -> bool:
+        return isinstance(error, DataError) and self._handover.gap is not None
 
-    async def _try_again(self, error: Exception) -> None:
-        logger.warning("%s %s: asking for missing bars failed: %r", self._symbol, self._timeframe, error)
-        reason = f"missing bars cannot be had now: {type(error).__name__}: {error}"
-        if self._state is not State.CONNBROKEN:
-            # For who is polled, REST is the line.
-            self._tell(State.CONNBROKEN if self._source == "poll" else State.DELAYED, reason)
+    def _fell_behind(self) -> None:
         self._backlog_ms = max(self._backlog_ms, floor_ms(self._timeframe, self._now_ms()))
-        await asyncio.sleep(ASK_AGAIN_S)
+
+    def _state_without_rest(self) -> State:
+        # For who is polled, REST is the line.
+        return State.CONNBROKEN if self._source == "poll" else State.DELAYED
 
     async def _follow(self) -> None:
         while not self._over:
@@ -443,14 +364,17 @@ class Pipeline:
         """Between closes, look at the bar that forms, where polls are asked for more often than bars close."""
         expected = self._handover.expected_ms()
         due = self._poll_ms is not None and self._now_ms() >= self._poll_ms
-        if self._source != "poll" or self._longest_poll_ms is None or not self._sink.partial or not due:
+        if self._source != "poll" or self._longest_poll_ms is None or not due:
+            return
+        if not (self._sink.partial or self._sink.priced):
             return
         if expected is None or over_ms(self._timeframe, self._now_ms()) > expected:
             return
         answer = await self._answer(Span(expected, next_ms(self._timeframe, expected)), Lane.LIVE)
         if len(answer.ts_ms):
-            opened, high, low, close, volume = answer.ohlcv[:, 0].tolist()
-            self.frame(Bar(int(answer.ts_ms[0]), opened, high, low, close, volume, Origin.REST), closed=False)
+            opened, high, low, close, volume, *extra = answer.ohlcv[:, 0].tolist()
+            bar = Bar(int(answer.ts_ms[0]), opened, high, low, close, volume, Origin.REST, tuple(extra))
+            self._take(bar, closed=False)
 
     async def _ask(self, question: Question) -> None:
         """Ask REST in due time, unless frames make it needless before."""
@@ -463,28 +387,21 @@ class Pipeline:
             answer = await self._answer(question.span, Lane.LIVE)
         finally:
             timer.cancel()
+        self._denials = 0
         if self._source == "poll" and self._state is State.CONNBROKEN:
             self._tell(State.DELAYED, "the exchange answers again")
         self._handover.rest(answer)
 
     async def _ask_trades(self, question: TradeQuestion) -> None:
         """Ask REST for trades in due time, unless the stream makes it needless before."""
-        tape, rest, name = self._tape, self._connection.rest, self._connection.facts.trades_from_param
+        tape = self._tape
         assert tape is not None  # noqa: S101 - there is a question
         if self._now_ms() < question.at_ms:
             await self._wait_until(min(question.at_ms, self._next_look_ms()))
             return
         sent_ms = self._now_ms()
-        by_id = question.from_id is not None and bool(name)
-        # One ms earlier: some exchanges give only what is later than they are told.
-        since_ms = None if by_id else question.since_ms - 1
-        params = {name: question.from_id} if by_id else {}
         with in_lane(Lane.LIVE):
-            rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
-        trades = [
-            Trade(row["id"] or "", int(row["timestamp"]), float(row["price"]), float(row["amount"]), row["side"] or "")
-            for row in rows
-        ]
+            trades = await self._fetch_trades(question)
         self._from_trades += tape.answered(trades, len(trades) >= TRADES_AT_ONCE, sent_ms, self._now_ms())
 
     def _late(self, span: Span) -> None:
@@ -501,7 +418,7 @@ class Pipeline:
             if span.end_ms - span.start_ms > MOST_BARS * self._timeframe.nominal_ms:
                 older, split_ms = await self._settled_history(*span)
             recent, newest_ms = await self._read(Span(split_ms, span.end_ms))
-        ts_ms, ohlcv = np.append(older[0], recent[0]), np.hstack([older[1], recent[1]])
+        ts_ms, ohlcv = join([older, recent], *span)
         return Answer(span, ts_ms, ohlcv, sent_ms, self._now_ms(), newest_ms)
 
     async def _read(self, span: Span) -> tuple[Columns, int]:
@@ -509,9 +426,7 @@ class Pipeline:
         limit = (span.end_ms - span.start_ms) // self._timeframe.nominal_ms + 3
         pages, newest_ms = [empty()], span.start_ms - 1
         while newest_ms < span.end_ms:
-            page = await self._connection.fetch_page(
-                self._symbol, self._timeframe.text, newest_ms + 1, limit, self._params
-            )
+            page = await self._page(newest_ms + 1, limit)
             if not len(page[0]) or int(page[0][-1]) <= newest_ms:
                 break
             pages.append(page)
@@ -519,30 +434,9 @@ class Pipeline:
             if len(page[0]) < limit <= self._connection.facts.page_limit:
                 # It ended because nothing more exists, not because an answer holds no more.
                 break
-        merged = _bars.merge(pages)
+        merged = merge(pages)
         first, end = np.searchsorted(merged.ts_ms, span)
         return (merged.ts_ms[first:end], merged.ohlcv[:, first:end]), newest_ms
-
-    async def _sleep_until(self, at_ms: int) -> None:
-        await asyncio.sleep(self._connection.clock.wait_s(at_ms))
-
-    async def _wait_until(self, at_ms: int | None) -> None:
-        """Wait for news, but not longer than to a time of the exchange."""
-        try:
-            async with asyncio.timeout(None if at_ms is None else self._connection.clock.wait_s(at_ms) + 0.001):
-                await self._news.wait()
-        except TimeoutError:
-            return
-
-    def _tell(self, state: State, reason: str) -> None:
-        if state is not self._state and not self._over:
-            self._state = state
-            self._sink.state(state, reason)
-
-    def _end(self, state: State, reason: str) -> None:
-        """Tell that nothing more comes."""
-        self._tell(state, reason)
-        self._over = True
 
     def _raise_gap(self) -> None:
         gap = self._handover.gap
@@ -575,10 +469,20 @@ class Pipeline:
             self._sink.bars(bars)
         for kept, came in self._handover.corrections:
             self._sink.correction(kept, came)
+        if self._keeper is not None:
+            self._keeper.take(bars)
+            for _, came in self._handover.corrections:
+                self._keeper.correct(came)
+            if self._keeper.due:
+                self._connection.post(self._keeper.write, name=f"archive of {self._name}")
         self._handover.corrections.clear()
 
     async def _download(self, span: Span) -> Columns:
         return await self._past.get(span.start_ms, span.end_ms)
+
+    async def _page(self, since_ms: int | None, limit: int | None) -> Columns:
+        request = (self._symbol, self._timeframe.text, since_ms, limit, self._params, self._extra)
+        return await self._connection.fetch_page(*request)
 
 
 def _cut(columns: Columns, end_ms: int) -> tuple[Columns, int]:
@@ -594,8 +498,8 @@ def _last_of(columns: Columns, origin: NDArray[np.uint8]) -> Bar | None:
     ts_ms, ohlcv = columns
     if not len(ts_ms):
         return None
-    opened, high, low, close, volume = ohlcv[:, -1].tolist()
-    return Bar(int(ts_ms[-1]), opened, high, low, close, volume, Origin(int(origin[-1])))
+    opened, high, low, close, volume, *extra = ohlcv[:, -1].tolist()
+    return Bar(int(ts_ms[-1]), opened, high, low, close, volume, Origin(int(origin[-1])), tuple(extra))
 
 
 def _joined(block: tuple[Columns, NDArray[np.uint8]], bars: list[Bar]) -> tuple[Columns, NDArray[np.uint8]]:
@@ -603,7 +507,9 @@ def _joined(block: tuple[Columns, NDArray[np.uint8]], bars: list[Bar]) -> tuple[
     (ts_ms, ohlcv), origin = block
     if not bars:
         return block
-    later = np.array([bar[1:6] for bar in bars], np.float64).T
+    later = np.array([(*bar[1:6], *bar.extra) for bar in bars], np.float64).T
+    if not len(ts_ms):
+        ohlcv = np.empty((len(later), 0))
     return (
         (np.append(ts_ms, [bar.ts_ms for bar in bars]), np.ascontiguousarray(np.hstack([ohlcv, later]))),
         np.append(origin, np.array([bar.origin for bar in bars], np.uint8)),

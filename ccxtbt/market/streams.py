@@ -93,8 +93,18 @@ class Streams:
         self._names = itertools.count(1)
         self._free_s = 0.0
 
-    def subscribe(self, symbol: str, timeframe: str, listener: Listener) -> None:
-        """Stream the bars of `symbol`; calls within a moment share messages and sockets."""
+    def subscribe(self, symbol: str, timeframe: str, listener: Listener, *, wide: bool = False) -> None:
+        """Stream the bars of `symbol`; calls within a moment share messages and sockets.
+
+        Parameters
+        ----------
+        symbol, timeframe : str
+            ccxt's words.
+        listener : Listener
+            Who hears them.
+        wide : bool
+            Whether frames are to be read for the extra values of bars, too, where these can be read there.
+        """
         if self._refuses(symbol, listener):
             return
         known = self._subscriptions.get((BARS.noun, symbol, timeframe))
@@ -105,8 +115,12 @@ class Streams:
             name = dialect.bars_key(rest, symbol, word) if dialect is not None else None
             known = BarSubscription(symbol, timeframe, word, self._here_s(patience_s), read=name is not None)
             if name is not None:
-                self._names_of(symbol).bars[name] = known
+                names = self._names_of(symbol)
+                names.wide.pop(name, None)
+                names.bars[name] = known
             self._begin(known)
+        if wide:
+            self._names_of(symbol).widen(known)
         known.join(listener)
 
     def subscribe_trades(self, symbol: str, listener: TradeListener) -> None:
@@ -183,20 +197,27 @@ class Streams:
             named = self._named.setdefault(kind, Named())
             wire.tap = self._tap_of(wire, named, self._dialect)
             if self._dialect.reader is not None:
-                wire.reader = partial(self._dialect.reader, named.bars, named.trades, wire, Bar, Trade, Origin.WS)
+                wire.reader = partial(
+                    self._dialect.reader, named.bars, named.wide, named.trades, wire, Bar, Trade, Origin.WS
+                )
         return wire
 
     @staticmethod
     def _tap_of(wire: Wire, named: Named, dialect: Dialect) -> FrameTap:
         read_bars, read_trades, bars_of, trades_of = dialect.bars, dialect.trades, named.bars.get, named.trades.get
+        wide_of, read_extra = named.wide.get, dialect.extra
         now_s, by = time.monotonic, Origin.WS
 
         def read(data: str | bytes) -> bool:
             taken = False
             for bar in read_bars(data) if read_bars is not None else ():
-                bars = bars_of(f"{bar.market_id} {bar.interval}")
+                name = f"{bar.market_id} {bar.interval}"
+                extra: tuple[float, ...] = ()
+                bars = bars_of(name)
+                if bars is None and read_extra is not None and (bars := wide_of(name)) is not None:
+                    extra = read_extra(data)
                 if bars is not None:
-                    bars.frame(tuple.__new__(Bar, (*bar[2:8], by)), bar.closed, now_s())
+                    bars.frame(tuple.__new__(Bar, (*bar[2:8], by, extra)), bar.closed, now_s())
                     taken = True
             if taken:
                 return True
@@ -270,13 +291,21 @@ class Named:
     ----------
     bars : dict
         By market and timeframe, with a space between them.
+    wide : dict
+        Those of which somebody wants the extra values too; they are not in `bars`.
     trades : dict
         By market.
     """
 
     def __init__(self) -> None:
         self.bars: dict[str, BarSubscription] = {}
+        self.wide: dict[str, BarSubscription] = {}
         self.trades: dict[str, TradeSubscription] = {}
+
+    def widen(self, subscription: BarSubscription) -> None:
+        """Have the frames of a subscription read for the extra values too."""
+        for name in [name for name, known in self.bars.items() if known is subscription]:
+            self.wide[name] = self.bars.pop(name)
 
 
 class Group:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from ccxtbt.market.frames import Trade
+from ccxtbt.market.frames import Trade, trade_of
 from ccxtbt.market.handover import Bar, Origin
 
 logger = logging.getLogger(__name__)
@@ -294,10 +294,7 @@ class TradeSubscription(Subscription[TradeListener]):
     def parsed(self, result: Any, together: bool, source: object, now_s: float) -> None:
         """Pass on ccxt's trades."""
         rows = [row for row in result if row["symbol"] == self.symbol] if together else result
-        trades = [
-            Trade(row["id"] or "", int(row["timestamp"]), float(row["price"]), float(row["amount"]), row["side"] or "")
-            for row in rows
-        ]
+        trades = [trade_of(row) for row in rows]
         if trades:
             self.trades(trades, source, now_s)
 

@@ -1,4 +1,4 @@
-"""Bars built from trades: which are complete, and which trades must be asked of REST first.
+"""The trades of a market in order, and bars built from them: what is complete, and what must be asked of REST first.
 
 Pure: time and messages are arguments, nothing is read or sent.
 
@@ -19,6 +19,7 @@ A trade that comes for a bar that was final already is counted, and changes noth
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ SKIPS = 3
 REMEMBERED = 10_000
 # How often a market in which nobody seems to trade is looked at.
 SILENT_MS = 30_000
+# ccxt asks Binance for no more than the trades of an hour from a time on: an empty answer says nothing of later ones.
+WINDOW_MS = 3_600_000
 # A float tells no more decimals apart in amounts of usual size.
 MOST_PLACES = 15
 
@@ -45,17 +48,50 @@ class TradeQuestion(NamedTuple):
     at_ms: int
 
 
-class Tape:
-    """The trades of one market in order, and the bars that they make.
+class Sums:
+    """What the trades of a bar come to, for lines beside prices and volume.
 
     Parameters
     ----------
-    timeframe : Timeframe
-        Length of the bars.
+    names : tuple of str
+        Those wanted, of `ccxtbt.exchange.facts.EXTRA_LINES`.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._values = dict.fromkeys(names, 0.0)
+
+    def add(self, trade: Trade) -> None:
+        """Take one trade of the bar that goes on."""
+        values = self._values
+        for name in self._names:
+            if name == "trades":
+                values[name] += trade.parts
+            elif name == "quote_volume":
+                values[name] += trade.price * trade.amount
+            elif not trade.side:
+                values[name] = math.nan
+            elif trade.side == "buy":
+                values[name] += trade.amount
+
+    def take(self, places: int, quote_places: int) -> tuple[float, ...]:
+        """Return the values of the bar that is over, to so many decimals, in the order of the names; begin anew."""
+        taken = tuple(
+            round(value, quote_places if name == "quote_volume" else places) for name, value in self._values.items()
+        )
+        self._values = dict.fromkeys(self._names, 0.0)
+        return taken
+
+
+class Reel:
+    """The trades of one market in order, each once. What they make is for a subclass to say.
+
+    Parameters
+    ----------
     since_ms : int
-        Open of the first bar wanted; trades before it are left out.
-    watchful : bool
-        Whether it must be known at each bar's end that nobody traded, and not only now and then.
+        Trades before it are not wanted.
+    names : tuple of str
+        Extra values of bars that are wanted, of `ccxtbt.exchange.facts.EXTRA_LINES`.
 
     Attributes
     ----------
@@ -65,15 +101,14 @@ class Tape:
         Trades that REST alone gave.
     """
 
-    def __init__(self, timeframe: Timeframe, since_ms: int, watchful: bool = False) -> None:
+    def __init__(self, since_ms: int, names: tuple[str, ...] = ()) -> None:
         self.complete_ms = since_ms
         self.fetched = 0
-        self._timeframe = timeframe
-        self._bars = TradeBars(timeframe, since_ms)
-        self._watchful = watchful
+        self._sums = Sums(names)
         self._dense = True
-        # Most decimals that an amount had.
+        # Most decimals that an amount and a price had.
         self._places = 0
+        self._price_places = 0
         self._skips = 0
         self._next: int | None = None
         self._asked_id: int | None = None
@@ -84,11 +119,6 @@ class Tape:
         self._asked_ms = 0
         # Trades may have been missed: before the first frame, and after each break.
         self._unsure = True
-
-    @property
-    def late(self) -> int:
-        """Trades that came after their bar was final."""
-        return int(self._bars.late)
 
     @property
     def sure(self) -> bool:
@@ -126,6 +156,11 @@ class Tape:
             self._unnumber()
         fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
         self.fetched += len(fresh)
+        if asked is None and not trades and self._last_ms + WINDOW_MS < sent_ms:
+            # Nobody traded in the time that such an answer can speak of.
+            self._last_ms += WINDOW_MS
+            self._asked_ms = 0
+            return []
         if self._dense and trades:
             if self._next is None:
                 self._next = int(trades[0].id)
@@ -148,9 +183,7 @@ class Tape:
         """Return the bars that time alone makes final."""
         if self._dense or self._unsure:
             return []
-        return self._feed(self._ordered(floor_ms(self._timeframe, now_ms - SETTLE_MS))) + self._closed_by(
-            now_ms - SETTLE_MS
-        )
+        return self._feed(self._ordered(self._whole_ms(now_ms - SETTLE_MS))) + self._closed_by(now_ms - SETTLE_MS)
 
     def question(self) -> TradeQuestion | None:
         """Return what to ask of REST next, and when; None if nothing is missing."""
@@ -159,12 +192,38 @@ class Tape:
             return TradeQuestion(from_id, self._last_ms, self._asked_ms)
         if not self._dense:
             return None
-        forming = self._bars.forming()
-        open_ms = self.complete_ms if forming is None else forming[0]
-        # Without a bar that waits, it may be that nobody trades, or that the only trade was lost.
-        pause_ms = 0 if forming is not None or self._watchful else SILENT_MS
-        at_ms = max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms + pause_ms)
-        return TradeQuestion(from_id, self._last_ms, at_ms)
+        return TradeQuestion(from_id, self._last_ms, self._look_ms())
+
+    # What is made of them
+
+    def _feed(self, trades: list[Trade]) -> list[Bar]:
+        """Take trades in their order; return the bars that they make final."""
+        raise NotImplementedError
+
+    def _closed_by(self, now_ms: int) -> list[Bar]:
+        """Return the bars that are final because no trade before a time is missing."""
+        raise NotImplementedError
+
+    def _look_ms(self) -> int:
+        """Return when REST is asked whether the last trade known is the last one."""
+        raise NotImplementedError
+
+    def _whole_ms(self, now_ms: int) -> int:
+        """Return up to where trades can be used that are known up to a time."""
+        return now_ms
+
+    def _note(self, trade: Trade) -> None:
+        while round(trade.amount, self._places) != trade.amount and self._places < MOST_PLACES:
+            self._places += 1
+        while round(trade.price, self._price_places) != trade.price and self._price_places < MOST_PLACES:
+            self._price_places += 1
+
+    def _bar(self, ts_ms: int, opened: float, high: float, low: float, close: float, volume: float) -> Bar:
+        # A sum of floats lies a little beside the exchange's decimal; the places of its amounts bring it back.
+        extra = self._sums.take(self._places, min(MOST_PLACES, self._places + self._price_places))
+        return Bar(ts_ms, opened, high, low, close, round(volume, self._places), Origin.TRADES, extra)
+
+    # The order
 
     def _hold(self, trade: Trade, *, streamed: bool) -> bool:
         """Keep a trade until its turn; say whether it is new."""
@@ -231,14 +290,45 @@ class Tape:
             del self._waiting[key]
         return [trade for _, trade in due]
 
+
+class Tape(Reel):
+    """The bars of a timeframe that the trades of a market make.
+
+    Parameters
+    ----------
+    timeframe : Timeframe
+        Length of the bars.
+    since_ms : int
+        Open of the first bar wanted; trades before it are left out.
+    watchful : bool
+        Whether it must be known at each bar's end that nobody traded, and not only now and then.
+    names : tuple of str
+        As in `Reel`.
+    """
+
+    def __init__(
+        self, timeframe: Timeframe, since_ms: int, watchful: bool = False, names: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(since_ms, names)
+        self._timeframe = timeframe
+        self._bars = TradeBars(timeframe, since_ms)
+        self._watchful = watchful
+
+    @property
+    def late(self) -> int:
+        """Trades that came after their bar was final."""
+        return int(self._bars.late)
+
     def _feed(self, trades: list[Trade]) -> list[Bar]:
         bars = []
         for trade in trades:
-            while round(trade.amount, self._places) != trade.amount and self._places < MOST_PLACES:
-                self._places += 1
+            self._note(trade)
+            left_out = self._bars.late + self._bars.skipped
             closed = self._bars.add(trade.ts_ms, trade.price, trade.amount)
             if closed is not None:
                 bars.append(self._bar(*closed))
+            if self._bars.late + self._bars.skipped == left_out:
+                self._sums.add(trade)
         if trades:
             last_ms = max(trade.ts_ms for trade in trades)
             self._last_ms = max(self._last_ms, last_ms)
@@ -250,9 +340,15 @@ class Tape:
         self.complete_ms = max(self.complete_ms, floor_ms(self._timeframe, now_ms))
         return [self._bar(*bar) for bar in zip(ts_ms.tolist(), *ohlcv.tolist(), strict=True)]
 
-    def _bar(self, ts_ms: int, opened: float, high: float, low: float, close: float, volume: float) -> Bar:
-        # A sum of floats lies a little beside the exchange's decimal; the places of its amounts bring it back.
-        return Bar(ts_ms, opened, high, low, close, round(volume, self._places), Origin.TRADES)
+    def _look_ms(self) -> int:
+        forming = self._bars.forming()
+        open_ms = self.complete_ms if forming is None else forming[0]
+        # Without a bar that waits, it may be that nobody trades, or that the only trade was lost.
+        pause_ms = 0 if forming is not None or self._watchful else SILENT_MS
+        return max(close_ms(self._timeframe, open_ms) + QUIET_MS, self._asked_ms + pause_ms)
+
+    def _whole_ms(self, now_ms: int) -> int:
+        return floor_ms(self._timeframe, now_ms)
 
 
 def _numbered(trades: list[Trade]) -> bool:

@@ -15,7 +15,12 @@ from ccxtbt.market.subscriptions import Hearer, tell
 logger = logging.getLogger(__name__)
 
 # What is watched -> (ccxt's word for the ability, its method).
-KINDS = {"ticker": ("watchTicker", "watch_ticker"), "orderbook": ("watchOrderBook", "watch_order_book")}
+KINDS = {
+    "ticker": ("watchTicker", "watch_ticker"),
+    "orderbook": ("watchOrderBook", "watch_order_book"),
+    "mark": ("watchMarkPrice", "watch_mark_price"),
+    "funding": ("watchFundingRate", "watch_funding_rate"),
+}
 
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0

@@ -32,6 +32,8 @@ def _order_core(order: Order) -> Json:
     }
     if order.type in STOPS:
         core["stopPrice"] = text(order.stop_price)
+    if order.trailing_delta:
+        core["trailingDelta"], core["trailingTime"] = order.trailing_delta, order.created_ms
     if order.expiry_reason:
         core["expiryReason"] = order.expiry_reason
     return core
@@ -290,6 +292,8 @@ def execution_report(event: OrderEvent, now_ms: int) -> Json:
     }
     if event.working and order.working_ms >= 0:
         report["W"] = order.working_ms
+    if order.trailing_delta:
+        report["d"], report["D"] = order.trailing_delta, order.created_ms
     if event.exec_type == "EXPIRED" and order.expiry_reason:
         report["eR"] = order.expiry_reason
     return report

@@ -209,7 +209,7 @@ def _symbol_info(spec: Spec) -> Json:
         "ocoAllowed": True,
         "otoAllowed": True,
         "quoteOrderQtyMarketAllowed": True,
-        "allowTrailingStop": False,
+        "allowTrailingStop": True,
         "cancelReplaceAllowed": True,
         "amendAllowed": False,
         "isSpotTradingAllowed": True,

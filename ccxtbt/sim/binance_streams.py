@@ -29,6 +29,8 @@ _Levels = list[tuple[str, str]]
 # Quantity by price as all who follow have it; None where they may have different ones.
 _Side = dict[str, str | None]
 Deliver = Callable[[Connection, bytes, str, str, Any], None]
+# A stream that is asked for -> code and message of a fault, if it is refused.
+Denial = Callable[[str], tuple[int, str] | None]
 MarketEvent = TradeEvent | KlineEvent | BookTickerEvent
 _DEPTH = re.compile(r"^depth(5|10|20)?(?:@(100|1000)ms)?$")
 # Best levels of each side that a diff stream keeps up to date.
@@ -181,7 +183,7 @@ class MarketStreams:
                 raw = raw or framed(payload, None)
                 self._deliver(connection, raw, stream, event, content)
 
-    def answer(self, connection: Connection, request: str) -> bytes:
+    def answer(self, connection: Connection, request: str, denial: Denial) -> bytes:
         """Carry out a client's message on a market connection and return the answer's text."""
         try:
             message = orjson.loads(request)
@@ -195,12 +197,14 @@ class MarketStreams:
         if method == "LIST_SUBSCRIPTIONS":
             return orjson.dumps({"result": list(connection.streams), "id": number})
         if method in {"SUBSCRIBE", "UNSUBSCRIBE"}:
-            return self._change(connection, method, params, number)
+            return self._change(connection, method, params, number, denial)
         if method in {"SET_PROPERTY", "GET_PROPERTY"}:
             return _property(connection, method, params, number)
         return _refuse(2, f"Invalid request: unknown variant {method}", number)
 
-    def _change(self, connection: Connection, method: str, params: object, number: int | str | None) -> bytes:
+    def _change(
+        self, connection: Connection, method: str, params: object, number: int | str | None, denial: Denial
+    ) -> bytes:
         if not isinstance(params, list) or not all(isinstance(name, str) and name for name in params):
             return _refuse(2, "Invalid request: params must be a list of stream names", number)
         if method == "UNSUBSCRIBE":
@@ -208,6 +212,9 @@ class MarketStreams:
         else:
             if len(connection.streams.keys() | set(params)) > self._max_streams:
                 return _refuse(2, f"Invalid request: more than {self._max_streams} streams on a connection", number)
+            refused = next(filter(None, map(denial, params)), None)
+            if refused is not None:
+                return _refuse(*refused, number)
             self.subscribe(connection, params)
         return orjson.dumps({"result": None, "id": number})
 

@@ -141,9 +141,11 @@ class Desk:
         return takes
 
     def is_reached(self, order: Order) -> bool:
-        """Whether the last price has reached a stop's trigger."""
+        """Whether the last price has reached a stop's trigger; a trailing stop remembers its best price by it."""
         last = self.last_price()
         if last is None or order.type not in STOPS:
             return False
+        if order.trailing_delta:
+            order.best = min(order.best or last, last) if order.side == "BUY" else max(order.best, last)
         rising = (order.side == "BUY") == (order.type in {"STOP_LOSS", "STOP_LOSS_LIMIT"})
-        return last >= order.stop_price if rising else last <= order.stop_price
+        return last >= order.trigger if rising else last <= order.trigger

@@ -1,9 +1,10 @@
 """What real exchanges do wrong, as rules: each says what it waits for, which occurrence it takes and what happens.
 
-A rule matches requests (REST and ws-api), frames (one frame on its way to one connection) or connects (WebSocket
-handshakes). It counts its own matches from 1, fires on the ``nth`` and the ``times - 1`` after it (``times=0``: for
-ever), and each firing is noted in ``Faults.log``. The server applies the rule where the real exchange would: a dropped
-answer belongs to a request that has been carried out, a 429 to one that has not.
+A rule matches requests (REST and ws-api), frames (one frame on its way to one connection), connects (WebSocket
+handshakes) or subscribes (one stream in a subscribe message). It counts its own matches from 1, fires on the ``nth``
+and the ``times - 1`` after it (``times=0``: for ever), and each firing is noted in ``Faults.log``. The server applies
+the rule where the real exchange would: a dropped answer belongs to a request that has been carried out, a 429 to one
+that has not.
 
 All durations are seconds on the simulator's clock, as everything that the simulator times.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Target = Literal["request", "frame", "connect"]
+Target = Literal["request", "frame", "connect", "subscribe"]
 Where = Callable[[Mapping[str, Any]], bool]
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -37,7 +38,7 @@ class Rule:
     Parameters
     ----------
     target
-        What is counted: 'request', 'frame' or 'connect'.
+        What is counted: 'request', 'frame', 'connect' or 'subscribe'.
     action
         What happens; see `Faults` for the actions of each target.
     nth, times
@@ -45,7 +46,7 @@ class Rule:
     match
         Values that the fields of the occurrence must have. Requests have method, path and symbol (ws-api requests have
         method 'WS' and the ws-api's method name as path); frames have stream, event and connection; connects have
-        socket ('market' or 'user').
+        socket ('market' or 'user'); subscribes have stream.
     where
         A further test on the request's parameters or the frame's event, as a mapping.
     args
@@ -95,11 +96,12 @@ class Faults:
     request   drop_answer, delay_answer, delay_request, answer, truncate, fill_first, lag, skew
     frame     lose, duplicate, delay, reorder, garble, amend, close, abort, stall
     connect   refuse, delay, close (accept, then close)
+    subscribe refuse
     ========= =========================================================================================
     """
 
     def __init__(self) -> None:
-        self.rules: dict[Target, list[Rule]] = {"request": [], "frame": [], "connect": []}
+        self.rules: dict[Target, list[Rule]] = {"request": [], "frame": [], "connect": [], "subscribe": []}
         self.log: list[Fired] = []
         self.now_ms: Callable[[], int] = lambda: 0
 
@@ -269,6 +271,10 @@ class Faults:
     def accept_and_close(self, code: int = 1008, **which: Any) -> Rule:
         """Accept the WebSocket handshake and close with ``code`` at once."""
         return self.add(_rule("connect", "close", {"code": code}, which, ("socket",)))
+
+    def refuse_stream(self, code: int = 2, message: str = "Invalid request: invalid stream", **which: Any) -> Rule:
+        """Refuse the whole subscribe message that names a ``stream``, as for a market that is not there."""
+        return self.add(_rule("subscribe", "refuse", {"code": code, "message": message}, which, ("stream",)))
 
 
 _SERVER_ERRORS = {

@@ -20,6 +20,9 @@ ORDER_TYPES = (
 )
 """Every type that the exchange takes, as exchangeInfo lists them."""
 
+TRAILING = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT"})
+"""Types that may trail the last price."""
+
 _TIMED = PRICED - {"LIMIT_MAKER"}
 _CLIENT_ID = r"^[\.A-Z\:/a-z0-9_-]{1,36}$"
 
@@ -69,6 +72,13 @@ def describe(spec: Spec) -> list[dict[str, Any]]:
             "applyMaxToMarket": False,
             "avgPriceMins": 0,
         },
+        {
+            "filterType": "TRAILING_DELTA",
+            "minTrailingAboveDelta": spec.min_trailing,
+            "maxTrailingAboveDelta": spec.max_trailing,
+            "minTrailingBelowDelta": spec.min_trailing,
+            "maxTrailingBelowDelta": spec.max_trailing,
+        },
         {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": spec.max_orders},
         {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": spec.max_algo_orders},
         {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": spec.max_order_lists},
@@ -92,8 +102,8 @@ def check_parameters(request: OrderRequest) -> None:
         raise Reject(-1115, "Invalid timeInForce.")
     if request.client_id is not None and not re.fullmatch(_CLIENT_ID, request.client_id):
         raise Reject(-1100, f"Illegal characters found in parameter 'newClientOrderId'; legal range is '{_CLIENT_ID}'.")
-    if request.trailing_delta is not None:
-        raise Reject(-2010, "Trailing stop orders are not supported for this symbol.")
+    if request.trailing_delta is not None and (request.type not in TRAILING or request.stop_price is not None):
+        raise Reject(-2010, "This simulator trails stop losses alone, and those from the last price on.")
     if request.iceberg_qty is not None:
         raise Reject(-2010, "Iceberg orders are not supported for this symbol.")
     _check_presence(request)
@@ -127,6 +137,8 @@ def check(spec: Spec, request: OrderRequest, last_price: Decimal | None) -> None
     for price in (request.price, request.stop_price):
         if price is not None and (not spec.min_price <= price <= spec.max_price or price % spec.tick_size):
             raise _failure("PRICE_FILTER")
+    if request.trailing_delta is not None and not spec.min_trailing <= request.trailing_delta <= spec.max_trailing:
+        raise _failure("TRAILING_DELTA")
     if request.quantity is not None:
         check_quantity(spec, request.quantity)
         if request.type not in PRICED and request.quantity > spec.market_max_qty:
@@ -182,7 +194,7 @@ def _check_presence(request: OrderRequest) -> None:
     """Refuse parameters that the order's type needs and lacks, or has and does not take."""
     wanted = {
         "price": request.type in PRICED,
-        "stopPrice": request.type in STOPS,
+        "stopPrice": request.type in STOPS and request.trailing_delta is None,
         "timeInForce": request.type in _TIMED,
     }
     sent = {"price": request.price, "stopPrice": request.stop_price, "timeInForce": request.time_in_force}

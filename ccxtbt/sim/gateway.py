@@ -240,6 +240,11 @@ class Gateway:
         params = dict(part.partition("=")[::2] for text in (query, body) for part in text.split("&") if part)
         return self.faults.take("request", {"path": path, "method": method, "symbol": params.get("symbol")}, params)
 
+    def _denial(self, stream: str) -> tuple[int, str] | None:
+        """Return why a stream is refused, if a rule says so."""
+        rules = self.faults.take("subscribe", {"stream": stream}, {}) if self.faults.rules["subscribe"] else []
+        return (rules[0].args["code"], rules[0].args["message"]) if rules else None
+
     async def _delay(self, rules: list[Rule], action: str) -> None:
         for rule in rules:
             if rule.action == action:
@@ -355,7 +360,7 @@ class Gateway:
             await asyncio.sleep(self._latency_s)
         if connection.socket == "market" or connection.usdm:
             streams = self._venue(usdm=connection.usdm).streams
-            connection.send(frame(streams.answer(connection, text)))
+            connection.send(frame(streams.answer(connection, text, self._denial)))
         else:
             await self._on_request(connection, text)
         self.flush()

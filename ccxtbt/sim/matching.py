@@ -477,6 +477,7 @@ class Exchange:
             working=working,
             working_ms=now_ms if working else -1,
             reduce_only=request.reduce_only,
+            trailing_delta=request.trailing_delta or 0,
         )
         previous = self._by_client_id.get((account, order.symbol, order.client_id))
         if previous is not None and previous.is_open:

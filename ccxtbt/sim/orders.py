@@ -93,6 +93,11 @@ class Order:
         Sums of `qty` and of `quote` over `fills`.
     working : bool
         False while a stop waits for its trigger, and an order of a list for another one to be filled.
+    trailing_delta : int
+        How far the price must come back from its best to trigger the order, in hundredths of a percent; 0 where a stop
+        price triggers it.
+    best : Decimal
+        The best price since a trailing stop was placed.
     locked : Decimal
         What the order holds of the account's balance: the quote coin for a buy, the base coin for a sale.
     created_ms, updated_ms, working_ms : int
@@ -128,11 +133,21 @@ class Order:
     order_list_id: int = -1
     expiry_reason: str = ""
     reduce_only: bool = False
+    trailing_delta: int = 0
+    best: Decimal = Decimal(0)
 
     @property
     def is_open(self) -> bool:
         """Whether the order can still be filled or cancelled."""
         return self.status in OPEN
+
+    @property
+    def trigger(self) -> Decimal:
+        """The price that sets a stop to work; of one that trails it moves."""
+        if not self.trailing_delta:
+            return self.stop_price
+        sign = 1 if self.side == "BUY" else -1
+        return self.best * (1 + sign * Decimal(self.trailing_delta) / 10_000)
 
     @property
     def remaining(self) -> Decimal:

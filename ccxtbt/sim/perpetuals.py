@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 
 from ccxtbt.sim.account import Account
@@ -36,6 +37,8 @@ class Perpetuals(Exchange):
     ----------
     algos : list of AlgoOrder
         Every conditional order that was ever accepted, in order of arrival.
+    countdowns : dict of (str, str) to int
+        When all orders of an account's key and a contract will be cancelled.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Perpetuals(Exchange):
         self._waiting: list[AlgoOrder] = []
         self._became: dict[Order, AlgoOrder] = {}
         self._liquidations = 0
+        self.countdowns: dict[tuple[str, str], int] = {}
         self.call_at(next_funding_ms(self._now_ms - 1), self._pay_funding)
 
     def check(self, account: Account, *requests: OrderRequest) -> None:
@@ -92,6 +96,27 @@ class Perpetuals(Exchange):
         for account in self.books.holders(desk.market.spec.symbol):
             for position in self.books.doomed(account):
                 self._liquidate(account, position, trade.ts_ms)
+
+    def count_down(self, account: Account, symbol: str, wait_ms: int) -> None:
+        """Cancel the account's orders of a contract in so many ms; 0: not any more. The last call counts.
+
+        Conditional orders stay, as they do where all open orders are cancelled.
+        """
+        self.market(symbol)
+        at_ms = self.catch_up() + wait_ms
+        self.countdowns.pop((account.api_key, symbol), None)
+        if wait_ms > 0:
+            self.countdowns[account.api_key, symbol] = at_ms
+            self.call_at(at_ms, partial(self._run_out, account, symbol))
+
+    def _run_out(self, account: Account, symbol: str, now_ms: int) -> None:
+        if self.countdowns.get((account.api_key, symbol)) != now_ms:
+            return
+        del self.countdowns[account.api_key, symbol]
+        for order in list(self._desk(symbol).orders()):
+            if order.account is account:
+                self.end(order, "CANCELED", now_ms, self.new_client_id())
+        self._announce_balances(now_ms)
 
     # Conditional orders
 

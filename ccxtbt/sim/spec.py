@@ -36,6 +36,8 @@ class Spec:
         Limits of NOTIONAL, in the quote coin.
     percent_up, percent_down : Decimal
         Multipliers of PERCENT_PRICE_BY_SIDE over the last price.
+    min_trailing, max_trailing : int
+        Limits of TRAILING_DELTA, in hundredths of a percent.
     max_orders, max_algo_orders, max_order_lists : int
         Open orders, untriggered stops among them, and open order lists that an account may have.
     trades_per_minute : float
@@ -68,6 +70,8 @@ class Spec:
     max_notional: Decimal = Decimal(9_000_000)
     percent_up: Decimal = Decimal(5)
     percent_down: Decimal = Decimal("0.2")
+    min_trailing: int = 10
+    max_trailing: int = 2_000
     max_orders: int = 200
     max_algo_orders: int = 5
     max_order_lists: int = 20

@@ -140,5 +140,5 @@ def need_of(order: Order) -> Decimal:
         return _ZERO
     if order.side == "SELL":
         return order.remaining
-    price = order.price if order.type in PRICED else order.stop_price
+    price = order.price if order.type in PRICED else order.trigger
     return (price * order.remaining).quantize(UNIT, ROUND_UP)

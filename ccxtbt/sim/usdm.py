@@ -105,6 +105,7 @@ def _signed(trading: UsdmTrading, accounts: UsdmAccounts, keys: ListenKeys) -> d
         ("GET", "openOrder"): signed(trading.query_open, *one),
         ("DELETE", "order"): signed(trading.cancel, *one),
         ("DELETE", "allOpenOrders"): signed(trading.cancel_all, "symbol"),
+        ("POST", "countdownCancelAll"): signed(trading.count_down, "symbol", "countdownTime"),
         ("GET", "openOrders"): signed(trading.open_orders, "symbol"),
         ("GET", "allOrders"): signed(trading.all_orders, "symbol", "orderId", *span),
         ("GET", "userTrades"): signed(trading.user_trades, "symbol", "orderId", "fromId", *span),

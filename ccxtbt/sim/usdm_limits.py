@@ -32,6 +32,7 @@ WEIGHTS: dict[tuple[str, str], Weight] = {
     ("GET", "/fapi/v1/openOrders"): by_symbols(1, 40),
     ("GET", "/fapi/v1/allOrders"): 5,
     ("GET", "/fapi/v1/userTrades"): 5,
+    ("POST", "/fapi/v1/countdownCancelAll"): 10,
     ("POST", "/fapi/v1/algoOrder"): 0,
     ("GET", "/fapi/v1/openAlgoOrders"): by_symbols(1, 40),
     ("GET", "/fapi/v1/allAlgoOrders"): 5,

@@ -100,6 +100,14 @@ class UsdmTrading:
             self._exchange.cancel_all(account, symbol)
         return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
+    def count_down(self, account: Account, params: Params) -> Json:
+        """``POST /fapi/v1/countdownCancelAll``: cancel all orders of a symbol in so many ms, 0 for not at all."""
+        symbol, wait_ms = params.symbol(), params.integer("countdownTime")
+        if wait_ms is None:
+            raise Refusal(400, -1102, "Mandatory parameter 'countdownTime' was not sent, was empty/null, or malformed.")
+        self._exchange.count_down(account, symbol, wait_ms)
+        return {"symbol": symbol, "countdownTime": str(wait_ms)}
+
     def open_orders(self, account: Account, params: Params) -> list[Json]:
         """``GET /fapi/v1/openOrders``."""
         symbol = params.symbol() if "symbol" in params else None

@@ -1,4 +1,4 @@
-"""Stops that wait here: what the exchange cannot trigger is watched by its market's bars, and sent when it is due."""
+"""Stops that wait here: what the exchange cannot trigger is watched by its market's prices, and sent when it is due."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _EARLY = 0.1
 class Armed:
     """A stop, or a trailing stop, that is not at the exchange.
 
-    As in backtrader's own broker a bar's high and low trigger it, and its close moves what trails.
+    The last price triggers it, and moves what trails, as often as it is told; and as in backtrader's own broker so do a
+    bar's close, and its high and low where the stop stood where it stands before that bar began.
 
     Attributes
     ----------
@@ -24,25 +25,34 @@ class Armed:
         `created.price` triggers; it moves with the price where the order trails.
     member
         The caller's own record of it.
-    made_num : float
-        When it was made, as backtrader's number, by the exchange's clock.
+    since_num : float
+        When it was made or has moved last, as backtrader's number, by the exchange's clock.
     action : Send or None
         Which exit of a bracket it is.
     """
 
     order: Any
     member: Any
-    made_num: float
+    since_num: float
     action: Send | None = None
 
     def due(self, data: Any) -> bool:
         """Whether the last bar of a data of its market triggers it; if not, let it trail."""
-        high = low = data.close[0]
+        stamp = data.datetime[0]
         opened = data.datetime[-1] if len(data) > 1 else 0.0
-        if opened >= self.made_num - _EARLY * (data.datetime[0] - opened):
-            high, low = data.high[0], data.low[0]
-        order = self.order
-        if high >= order.created.price if order.isbuy() else low <= order.created.price:
+        whole = opened >= self.since_num - _EARLY * (stamp - opened)
+        return (whole and self._reached(data.high[0], data.low[0])) or self.touched(data.close[0], stamp)
+
+    def touched(self, price: float, at_num: float) -> bool:
+        """Whether a price triggers it; if not, let it trail."""
+        if self._reached(price, price):
             return True
-        order.trailadjust(data.close[0])
+        stop = self.order.created.price
+        self.order.trailadjust(price)
+        if self.order.created.price != stop:
+            self.since_num = max(self.since_num, at_num)
         return False
+
+    def _reached(self, high: float, low: float) -> bool:
+        stop = self.order.created.price
+        return bool(high >= stop if self.order.isbuy() else low <= stop)

@@ -1,16 +1,22 @@
 """Orders that hang together, without I/O: transitions of the members in, what to send and cancel next out.
 
-Why one exit at a time. On spot each resting sale locks its amount: the stop and the target of one entry lock it twice,
-so the exchange refuses the second; and where the account happens to hold enough for both, a fast market can fill both,
-one entry sold twice. Without the exchange's own order lists only one order of ours can rule that out: **for each entry
-at most one exit is at the exchange, and the next is sent only when the end of the last is known with all its fills.**
+On spot each resting sale locks its amount: the stop and the target of one entry lock it twice, so the exchange refuses
+the second; and where the account happens to hold enough for both, a fast market can fill both, one entry sold twice.
+So **for each entry either one list with both exits is at the exchange, or one exit, and the next is sent only when the
+end of the last is known with all its fills.**
 
-It is the stop that rests, since it must work when this process does not. The target is watched here: when the price
-reaches it, the stop is cancelled and the target sent at its limit for what the stop left; when the price falls back
-half-way to the stop before the target is filled, they change places again. A stop that the exchange refuses because
-the price has passed it is sent as what it becomes, at market or at its limit; only the exchange decides that, since a
-price known here may be old. What this cannot do: fill a target that the price touches and leaves within the time that
-the change takes.
+Where the exchange has order lists (`lists`) both rest there and exclude each other (OCO): when one trades or its stop
+triggers, the exchange ends the other first. What grows is cancelled and sent anew for the whole; a list that waits for
+its entry at the exchange (OTOCO) does not serve, since it stands for one amount, begins when all of the entry is
+filled, and goes with an entry that is cancelled with a part filled. A target that was filled in part stands alone,
+until it is filled or the price falls back half-way to the stop: then both are sent again, for the rest.
+
+Elsewhere, and where the exchange refuses a pair because the price has passed one of the two, it is the stop that rests,
+since it must work when this process does not. The target is watched here: when the price reaches it, the stop is
+cancelled and the target sent at its limit for what the stop left; when the price falls back half-way to the stop before
+the target is filled, they change places again. A stop that the exchange refuses because the price has passed it is sent
+as what it becomes, at market or at its limit; only the exchange decides that, since a price known here may be old. What
+this cannot do: fill a target that the price touches and leaves within the time that the change takes.
 """
 
 from __future__ import annotations
@@ -92,10 +98,18 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Send both exits as one list, of which the first that trades or triggers ends the other."""
+
+    stop: Send
+    limit: Send
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancel a member's order at the exchange; stands until a transition tells the order's end: ask again if need be.
 
-    For a child that end is not the member's: what the strategy is told comes as `End`.
+    For a child that end is not the member's: what the strategy is told comes as `End`. One of a pair stands for both.
     """
 
     key: Hashable
@@ -135,7 +149,7 @@ class Excess:
     size: Decimal
 
 
-Action = Send | Cancel | End | Exposed | Excess
+Action = Send | Pair | Cancel | End | Exposed | Excess
 
 
 @dataclass(slots=True)
@@ -146,7 +160,8 @@ class _Child:
     leg: int = 0
     sent: bool = False
     working: bool = False
-    cancelling: bool = False
+    cancelling: bool = False  # by us, or by the exchange because the other of its pair trades
+    paired: bool = False  # in one list with the other, and neither trades yet
     left: Decimal = ZERO  # of the leg
     triggered: bool = False  # sent, or to be sent, as what the stop becomes
     completed: bool = False  # its last leg took all that it was sent for
@@ -186,6 +201,13 @@ class Bracket:
         Key of the entry, which the caller sends itself; its leg is 0.
     size : Decimal or None
         What the exits are for, where there is no parent.
+    lists : bool
+        The exchange takes both exits as one list.
+
+    Attributes
+    ----------
+    lists : bool
+        As given.
 
     Raises
     ------
@@ -202,6 +224,7 @@ class Bracket:
         base: str = "",
         parent: Hashable = None,
         size: Decimal | None = None,
+        lists: bool = False,
     ) -> None:
         kinds = [each.kind for each in exits]
         if not kinds or len(set(kinds)) < len(kinds):
@@ -219,6 +242,9 @@ class Bracket:
         self._seen_ms = 0
         self._at_target = False
         self._closing = False
+        self.lists = lists
+        # What is at the exchange stays without the other: one of a pair that trades, or after a pair was refused.
+        self._alone = False
 
     @property
     def rest(self) -> Decimal:
@@ -237,7 +263,7 @@ class Bracket:
 
     def start(self) -> list[Action]:
         """Send the first exit, where there is no entry to wait for."""
-        return self._plan()
+        return self.plan()
 
     def is_exit(self, key: Hashable) -> bool:
         """Whether a member is an exit, whose end only this bracket tells."""
@@ -271,11 +297,14 @@ class Bracket:
         transition : Transition
             As the order's state told it.
         """
+        return self.note(key, leg, transition) + self.plan()
+
+    def note(self, key: Hashable, leg: int, transition: Transition) -> list[Action]:
+        """Take a transition as `apply` does, and leave the next steps to `plan`: more may be about to be told."""
         if self._parent is not None and key == self._parent.key:
             self._of_parent(self._parent, transition)
-            return self._plan()
-        told = self._of_child(self._children[key], leg, transition)
-        return told + self._plan()
+            return []
+        return self._of_child(self._children[key], leg, transition)
 
     def on_price(self, price: Any, ts_ms: int | None = None) -> list[Action]:
         """Take the market's last price.
@@ -289,7 +318,7 @@ class Bracket:
             used. A bar's close may be an hour old when its entry fills far away from it.
         """
         self._see(exact(price, "price"), ts_ms)
-        return self._plan()
+        return self.plan()
 
     def cancel(self, key: Hashable) -> list[Action]:
         """Cancel a member on the strategy's behalf.
@@ -302,7 +331,7 @@ class Bracket:
         if self._children[key].status is not None:
             return []
         self._closing = True
-        return self._cancel_parent() + self._plan()
+        return self._cancel_parent() + self.plan()
 
     def _see(self, price: Decimal, ts_ms: int | None) -> None:
         """Note which exit the market is at; a member's fill is a price as good as any."""
@@ -349,6 +378,7 @@ class Bracket:
             self._see(transition.price, transition.ts_ms)
             if current:
                 child.left = EXACT.subtract(child.left, abs(transition.size))
+                self._part(child, transition.ts_ms)
         if isinstance(transition, Fill | Amend):
             totals.exited = EXACT.add(totals.exited, self._taken(transition))
         if not current:
@@ -358,10 +388,30 @@ class Bracket:
         ended = _ENDS.get(type(transition))
         return [] if ended is None else self._leg_ended(child, ended, transition)
 
+    def _part(self, child: _Child, ts_ms: int | None) -> None:
+        """Let one of a pair stand alone, since it trades or is about to: the exchange ends the other first."""
+        if child.paired:
+            for other in self._children.values():
+                other.paired = False
+                other.cancelling = other.cancelling or other is not child
+            self._alone = True
+            self._at_target = child is self._limit
+            self._seen_ms = max(self._seen_ms, ts_ms or 0)
+
     def _leg_ended(self, child: _Child, status: Status, transition: Any) -> list[Action]:
+        rival = next((other for other in self._children.values() if other is not child), child)
+        if child.paired and status is Status.EXPIRED:
+            self._part(rival, transition.ts_ms)
+        elif status is Status.CANCELED:
+            # With one of a list the whole of it is cancelled.
+            rival.paired = False
         asked, child.sent, child.working, child.cancelling = child.cancelling, False, False, False
+        paired, child.paired = child.paired, False
+        refused = paired and status in (Status.REJECTED, Status.MARGIN)
+        if not any(other.sent for other in self._children.values()):
+            self._alone = refused
         child.completed = status is Status.COMPLETED
-        if child.completed or (asked and status in (Status.CANCELED, Status.EXPIRED)):
+        if child.completed or refused or (asked and status in (Status.CANCELED, Status.EXPIRED)):
             return []
         if status is Status.REJECTED and transition.immediate and not child.triggered:
             # The price is through the stop already: now it is due at once.
@@ -375,7 +425,7 @@ class Bracket:
             self._totals.reasons.append(reason)
         return End(child.exit.key, status, reason)
 
-    def _plan(self) -> list[Action]:
+    def plan(self) -> list[Action]:
         """Compare what is at the exchange with what should be there, and say the next steps."""
         actions = self._report_excess()
         rest = self.rest
@@ -383,16 +433,17 @@ class Bracket:
         if not alive or (self._totals.exited and not self._closing):
             # Exits that are at work, or cannot be, are no reason to enter further.
             actions += self._cancel_parent()
-        wanted = None if self._closing else self._wanted(alive, rest)
+        wanted = [] if self._closing else self._wanted(alive, rest)
         out = [child for child in alive if child.sent]
         for child in out:
-            fits = child is wanted and self._fits(child, rest)
+            fits = child in wanted and child.paired is (len(wanted) > 1) and self._fits(child, rest)
             if child.left > 0 and child.working and not (fits or child.cancelling):
-                child.cancelling = True
+                for other in out if child.paired else [child]:
+                    other.cancelling = True
                 actions.append(Cancel(child.exit.key))
         if out:
-            return actions
-        if wanted is not None:
+            return actions + self._end_completed(alive, rest)
+        if wanted:
             return [*actions, self._send(wanted, rest)]
         if self._closing:
             return actions + [self._end(child, self._last_word(child)) for child in alive]
@@ -401,28 +452,43 @@ class Bracket:
             actions += self._report_exposure(rest)
         return actions
 
-    def _wanted(self, alive: Sequence[_Child], rest: Decimal) -> _Child | None:
-        """Return the exit that should be at the exchange; None while the rest is too small to be sent."""
+    def _wanted(self, alive: Sequence[_Child], rest: Decimal) -> list[_Child]:
+        """Return what should be at the exchange: the pair, or one exit; nothing while the rest is too small."""
+        sizable = [child for child in alive if rest >= child.exit.least or (child.sent and self._fits(child, rest))]
+        if not rest:
+            return []
+        if len(sizable) > 1 and self._takes_pair(alive):
+            return sizable
         first = self._limit if self._at_target else self._stop
         if self._stop is not None and self._stop.triggered:
             first = self._stop
-        ordered = sorted(alive, key=lambda child: child is not first)
-        for child in ordered if rest else ():
-            if rest >= child.exit.least or (child.sent and self._fits(child, rest)):
-                return child
-        return None
+        return sorted(sizable, key=lambda child: child is not first)[:1]
+
+    def _takes_pair(self, alive: Sequence[_Child]) -> bool:
+        """Whether the exchange takes a pair: while the price is between the two. It looks after one that it has."""
+        between = not self._at_target and not any(child.triggered for child in alive)
+        return self.lists and not self._alone and (between or all(child.paired for child in alive))
 
     @staticmethod
     def _fits(child: _Child, rest: Decimal) -> bool:
         """Whether a leg may stay: it is for the rest, or for part of a rest that is too small to be sent anew."""
         return child.left == rest or child.left < rest < child.exit.least
 
-    def _send(self, child: _Child, size: Decimal) -> Send:
-        for other in self._children.values():
-            other.completed = False
-        child.leg += 1
-        child.sent, child.working, child.left = True, False, size
-        return Send(child.exit.key, child.leg, size, child.triggered)
+    def _send(self, wanted: Sequence[_Child], size: Decimal) -> Send | Pair:
+        sends: dict[str, Send] = {}
+        for child in self._children.values():
+            child.completed = False
+        for child in wanted:
+            child.leg += 1
+            child.sent, child.working, child.left, child.paired = True, False, size, len(wanted) > 1
+            sends[child.exit.kind] = Send(child.exit.key, child.leg, size, child.triggered)
+        return Pair(**sends) if len(sends) > 1 else next(iter(sends.values()))
+
+    def _end_completed(self, alive: Sequence[_Child], rest: Decimal) -> list[Action]:
+        """Tell the end of the exit that took all out, while the end of the other of its pair is still to be heard."""
+        if rest or self._parent_open:
+            return []
+        return [self._end(child, Status.COMPLETED) for child in alive if child.completed and not child.sent]
 
     def _last_word(self, child: _Child) -> Status:
         return Status.COMPLETED if child.completed else Status.CANCELED

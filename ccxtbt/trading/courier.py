@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,10 +21,11 @@ from ccxtbt.errors import (
 )
 from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.margin import Margin
+from ccxtbt.exchange.orderlists import FORMS
 from ccxtbt.exchange.private import Private
 from ccxtbt.exchange.wire import Wire
 from ccxtbt.trading.contracts import Payment, Stance, payment_of, stances_of
-from ccxtbt.trading.journal import Intent, Journal
+from ccxtbt.trading.journal import Intent, Intents, Journal
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reports import Fact, OrderFact, Refused, Unknown, facts_of, fill_fact, order_fact
 from ccxtbt.trading.rules import Rules, exact, rules_of
@@ -145,8 +146,11 @@ class Courier:
         """Return what a market accepts."""
         rest = self._connection.rest
         market = rest.market(symbol)
+        facts, features = self._connection.facts, rest.feature_value(symbol, "createOrder")
+        form, trail = FORMS.get(facts.order_lists), facts.trails.get(market.get("type"))
+        lists = form is not None and form.offers(market)
         apart = bool(rest.feature_value(symbol, "fetchOrder", "trigger"))
-        return rules_of(market, rest.precisionMode, rest.feature_value(symbol, "createOrder"), triggers_apart=apart)
+        return rules_of(market, rest.precisionMode, features, trail=trail, lists=lists, triggers_apart=apart)
 
     def follow(self, *names: str) -> None:
         """Listen to the account from now on: to its 'orders', 'trades' and 'balance', or to those named."""
@@ -158,36 +162,41 @@ class Courier:
         """Listen no more; runs on the I/O thread."""
         await self._private.end()
 
-    def send(self, intent: Intent) -> None:
-        """Send an order once, as soon as its intent is on disk; its answer comes as facts. Returns at once."""
-        self._answers[intent.request.client_id] = Future()
-        if intent.request.apart:
-            self._apart[intent.request.client_id] = intent.request.apart
-        if self._journal is None:
-            self._release(intent.request, "")
-        else:
-            self._journal.intend(intent, functools.partial(self._release, intent.request))
+    def send(self, *orders: Intent) -> None:
+        """Send an order, or the orders of a list, once, as soon as that is on disk; returns at once.
 
-    def _release(self, request: Request, reason: str) -> None:
-        """Let an order go whose intent is on disk, or refuse it with the reason why it is not; on any thread."""
+        The answer comes as facts.
+        """
+        requests = tuple(order.request for order in orders)
+        self._answers |= {request.client_id: Future() for request in requests}
+        self._apart |= {request.client_id: request.apart for request in requests if request.apart}
+        if self._journal is None:
+            self._release(requests, "")
+        else:
+            self._journal.intend(Intents(orders), functools.partial(self._release, requests))
+
+    def _release(self, requests: Sequence[Request], reason: str) -> None:
+        """Let orders go whose intents are on disk, or refuse them with the reason why they are not; on any thread."""
+        names = ", ".join(request.client_id for request in requests)
         if not reason:
             try:
-                self._connection.post(self._send, request, name=f"order {request.client_id}")
+                self._connection.post(self._send, requests, name=f"order {names}")
             except (ConfigError, RuntimeError) as error:
                 reason = f"The connection was closed before it could leave ({error})."
             else:
                 return
-        self._put(Refused(reason, request.client_id))
-        self._answers[request.client_id].set_result(False)
+        for request in requests:
+            self._put(Refused(reason, request.client_id))
+            self._answers[request.client_id].set_result(False)
 
     def forget(self, known: Container[str]) -> None:
         """Let go of the answers to orders that are not `known` any more."""
         self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
         self._apart = {client_id: param for client_id, param in self._apart.items() if client_id in known}
 
-    def cancel(self, client_id: str, symbol: str) -> None:
-        """Cancel an order; what became of it comes as facts."""
-        self._connection.post(self._cancel, client_id, symbol, name=f"cancel {client_id}")
+    def cancel(self, client_id: str, symbol: str, list_id: str = "") -> None:
+        """Cancel an order, or with `list_id` all that is left of its list; what became of it comes as facts."""
+        self._connection.post(self._cancel, client_id, symbol, list_id, name=f"cancel {client_id}")
 
     def look_up(self, orders: list[Asked]) -> None:
         """Ask how orders stand, given as (order id, client id, symbol), and for the trades of their markets."""
@@ -260,32 +269,40 @@ class Courier:
 
     # On the I/O thread
 
-    async def _send(self, request: Request) -> None:
-        client_id = request.client_id
+    async def _send(self, requests: Sequence[Request]) -> None:
+        client_ids = [request.client_id for request in requests]
 
         def doubt(reason: str) -> None:
-            self._put(Unknown(reason, client_id))
+            for client_id in client_ids:
+                self._put(Unknown(reason, client_id))
 
-        answered: str | Literal[False] | None = None
+        answered: dict[str | None, str | Literal[False] | None] = dict.fromkeys(client_ids)
         try:
             async with self._turn:
                 await asyncio.sleep(0)
-            answer = await self._private.submit(request.arguments(), client_id, doubt, request.apart)
+            orders = await self._private.submit(
+                [request.arguments() for request in requests], client_ids, doubt, requests[0].apart
+            )
         except OrderRefusedError as error:
             margin, passed = isinstance(error, FundsError), isinstance(error, TriggerPassedError)
-            answered = False
-            self._put(Refused(str(error), client_id, margin=margin, immediate=passed))
+            for client_id in client_ids:
+                answered[client_id] = False
+                self._put(Refused(str(error), client_id, margin=margin, immediate=passed))
         except Exception as error:
             doubt(f"{type(error).__name__}: {error}")
             raise
         else:
-            answered = answer.get("id")
-            for fact in facts_of(answer, client_id, self._mappings):
-                self._put(fact)
+            for order in orders:
+                # Many exchanges do not repeat the id of a single order; of a list each order has it.
+                facts = facts_of(order, client_ids[0] if len(client_ids) == 1 else None, self._mappings)
+                answered[facts[-1].client_id] = order.get("id")
+                for fact in facts:
+                    self._put(fact)
         finally:
-            self._answers[client_id].set_result(answered)
+            for client_id in client_ids:
+                self._answers[client_id].set_result(answered[client_id])
 
-    async def _cancel(self, client_id: str, symbol: str) -> None:
+    async def _cancel(self, client_id: str, symbol: str, list_id: str) -> None:
         order_id: str | Literal[False] | None = None
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
         if client_id in self._answers:
@@ -294,13 +311,15 @@ class Courier:
         if order_id is False:
             return
         try:
-            answer = await self._private.cancel(order_id, client_id, symbol, self._apart.get(client_id, ""))
+            orders = await self._private.cancel(order_id, client_id, symbol, list_id, self._apart.get(client_id, ""))
         except OutcomeUnknownError as error:
             logger.info("%s", error)
             await self._look_up([(order_id, client_id, symbol)])
             return
-        for fact in facts_of(answer, client_id, self._mappings):
-            self._put(fact)
+        for order in orders:
+            # An order of a list takes the others along: each is told by its own id.
+            for fact in facts_of(order, client_id if len(orders) == 1 and not list_id else None, self._mappings):
+                self._put(fact)
         if client_id in self._apart:
             # The answer may say no more than that it was heard.
             await self._look_up([(order_id, client_id, symbol)])

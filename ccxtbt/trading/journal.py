@@ -12,6 +12,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -28,9 +29,8 @@ from ccxtbt.trading.states import Amend, Fill, Submitted, Transition
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-
-# A file of an older schema is brought to the next one by the entry of its version, in one transaction.
+# A file of an older schema is brought to the next one by the entry of its version, in one transaction. An entry that
+# was released is never changed: what comes later is a step of its own.
 _MIGRATIONS: Mapping[int, str] = {
     0: """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -60,12 +60,20 @@ CREATE TABLE links (
     run INTEGER NOT NULL REFERENCES runs, ref INTEGER NOT NULL, bond INTEGER NOT NULL, role TEXT NOT NULL,
     symbol TEXT NOT NULL, asked TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (run, ref)) WITHOUT ROWID;
 """,
+    1: """
+-- What strategies keep over restarts (`store.state`): JSON text by name.
+CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+""",
 }
+
+SCHEMA_VERSION = len(_MIGRATIONS)
 
 # User parameters that are stored without their value: some exchanges want a password with each order.
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "apikey", "privatekey", "signature", "otp", "2fa")
 
 CLOSE_S = 5.0
+# How often a disk that takes nothing is tried again.
+PROBE_S = 0.5
 _BATCH = 1_000
 
 Row = tuple[str, tuple[Any, ...]]
@@ -107,15 +115,32 @@ class Intent:
 
     def rows(self, run: int) -> list[Row]:
         """Return the statements that keep it."""
+        return Intents((self,)).rows(run)
+
+    def values(self, run: int) -> tuple[Any, ...]:
+        """Return its row."""
         asked = self.request
         price = None if asked.price is None else text(asked.price)
-        values = (
+        return (
             self.number, asked.client_id, run, self.ref, self.leg, self.tradeid, asked.symbol, asked.type, asked.side,
             text(asked.amount), price, asked.by_cost, _json(asked.params), self.until_ms, self.made_ms,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """Orders that are about to be sent in one request, as a list: all are kept, or none."""
+
+    orders: tuple[Intent, ...]
+
+    def rows(self, run: int) -> list[Row]:
+        """Return the statements that keep it."""
+        row = f"({', '.join('?' * 15)})"
+        values = tuple(value for order in self.orders for value in order.values(run))
         return [
-            ("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
-            ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(self.number),)),
+            # Placeholders alone are put in.
+            (f"INSERT INTO intents VALUES {', '.join([row] * len(self.orders))}", values),  # noqa: S608
+            ("UPDATE meta SET value = ? WHERE key = 'counter'", (str(max(order.number for order in self.orders)),)),
         ]
 
 
@@ -210,12 +235,40 @@ class LinkEnd:
         return [("UPDATE links SET status = ? WHERE run = ? AND ref = ?", (self.status, run, self.ref))]
 
 
-def _json(values: Mapping[str, Any]) -> str:
-    shown = {
-        key: "***" if any(word in str(key).lower().replace("_", "") for word in _SECRET_WORDS) else value
-        for key, value in values.items()
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a strategy has set or taken out of its state, all at once.
+
+    Attributes
+    ----------
+    texts : mapping of str to str or None
+        JSON text by name; None: it is gone.
+    """
+
+    texts: Mapping[str, str | None]
+
+    def rows(self, run: int) -> list[Row]:
+        """Return the statements that keep it."""
+        return [
+            ("DELETE FROM state WHERE name = ?", (name,))
+            if value is None
+            else ("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+            for name, value in self.texts.items()
+        ]
+
+
+def _shown(value: Any) -> Any:
+    """Return user parameters without the values of those whose names say that they are secret."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: "***" if any(word in str(key).lower().replace("_", "") for word in _SECRET_WORDS) else _shown(each)
+        for key, each in value.items()
     }
-    return orjson.dumps(shown, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return orjson.dumps(_shown(values), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def default_path(account: str) -> Path:
@@ -253,19 +306,25 @@ class Journal:
         The run's random part of client ids.
     first : int
         The first number of this run's client ids.
+    state : dict of str to str
+        What strategies have kept, when it was opened: JSON text by name.
+    trouble : str
+        Why nothing can be written at present, so that no order may be sent; '' while all is well.
     """
 
     def __init__(self, path: Path, account: str, notice: Callable[[str], None], now_ms: Callable[[], int]) -> None:
         self.path = path
         self.nonce = secrets.randbits(NONCE_BITS)
         self.first = 1
+        self.state: dict[str, str] = {}
+        self.trouble = ""
         self._account = account
         self._notice = notice
         self._now_ms = now_ms
         self._queue: queue.SimpleQueue[tuple[Record, Then | None] | None] = queue.SimpleQueue()
         self._owed: list[Record] = []
-        self._troubled = False
         self._run = 0
+        self._inode = 0
         self._db: sqlite3.Connection
         self._held: list[sqlite3.Connection] = []
         self._thread = threading.Thread(target=self._write, name="ccxtbt-journal", daemon=True)
@@ -286,15 +345,17 @@ class Journal:
             self._take()
             self._db = self._connect(self.path)
             self._prepare(self._db)
-        except (OSError, sqlite3.Error) as error:
+            self._inode = self.path.stat().st_ino
+        except ConfigError:
+            self._shut()
+            raise
+        # Where bytes of a file were changed, its values too may be of any kind.
+        except (OSError, sqlite3.Error, ValueError, KeyError, TypeError) as error:
             self._shut()
             raise ConfigError(
                 f"The journal {self.path} cannot be used ({error}), and no order is sent without it: make its folder "
                 "writable and its disk roomy, move a damaged file away, or give CCXTStore(journal=...) another place."
             ) from error
-        except ConfigError:
-            self._shut()
-            raise
         self._thread.start()
 
     def close(self) -> None:
@@ -305,7 +366,7 @@ class Journal:
             if self._thread.is_alive():
                 logger.error("%s was not closed within %g s: its disk does not answer.", self, CLOSE_S)
 
-    def intend(self, intent: Intent, then: Then) -> None:
+    def intend(self, intent: Intent | Intents, then: Then) -> None:
         """Keep an intent; `then` is told when it is on disk, or that it never will be. Returns at once."""
         self._queue.put((intent, then))
 
@@ -329,8 +390,9 @@ class Journal:
             if "locked" not in str(error):
                 raise
             raise ConfigError(
-                f"The journal {self.path} is in use by another run: two runs on one account would take each other's "
-                "orders for their own. Stop the other run, or give this one a key and a journal of its own."
+                f"The journal {self.path} is in use by another run, of this process or another: two runs on one "
+                "account would take each other's orders for their own. Stop the other run, or give this one a key and "
+                "a journal of its own."
             ) from None
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -361,6 +423,9 @@ class Journal:
                 "account, each key and each test network a journal of its own."
             )
         self.first = int(kept["counter"]) + 1
+        self.state = dict(db.execute("SELECT name, value FROM state").fetchall())
+        for value in self.state.values():
+            orjson.loads(value)
         nonce = f"{self.nonce:013x}"
         db.execute("UPDATE meta SET value = ? WHERE key = 'nonce'", (nonce,))
         self._run = (
@@ -377,12 +442,11 @@ class Journal:
     def _write(self) -> None:
         ending = False
         while not ending:
-            batch = [self._queue.get()]
-            while len(batch) < _BATCH:
-                try:
+            batch: list[tuple[Record, Then | None] | None] = []
+            with suppress(queue.Empty):
+                batch.append(self._queue.get(timeout=PROBE_S if self.trouble else None))
+                while len(batch) < _BATCH:
                     batch.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
             ending = None in batch
             self._keep([item for item in batch if item is not None], ending)
         if self._owed:
@@ -395,23 +459,30 @@ class Journal:
         waiting = [(record, then) for record, then in batch if then is not None]
         refused: list[str] = []
         try:
+            if self.path.stat().st_ino != self._inode:
+                # What is written into a file that has lost its name is found by nobody.
+                raise FileNotFoundError("another file is in its place")
             self._db.execute("BEGIN IMMEDIATE")
             for record in owed:
                 self._put(record)
             refused = [self._put(record) for record, _ in waiting]
             if ending:
                 self._db.execute("UPDATE runs SET ended_ms = ? WHERE run = ?", (self._now_ms(), self._run))
+            elif self.trouble:
+                # Of a transaction that changes nothing the disk would never hear.
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('tried', hex(randomblob(8)))")
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._owed = owed
             refused = [self._trouble(error)] * len(waiting)
         else:
             self._owed = []
-            if self._troubled:
-                self._troubled = False
-                self._notice(f"The journal {self.path} is written again.")
+            if self.trouble:
+                self.trouble = ""
+                logger.warning("%s is written again.", self)
+                self._notice(f"The journal {self.path} is written again: orders are sent again.")
         for (_, then), reason in zip(waiting, refused, strict=True):
             then(reason)
 
@@ -427,14 +498,14 @@ class Journal:
             return f"It cannot be kept in the journal ({error}): give parameters that JSON can write."
         return ""
 
-    def _trouble(self, error: sqlite3.Error) -> str:
+    def _trouble(self, error: Exception) -> str:
         """Return what is to be told of a disk that takes nothing; tell the user when it begins."""
         reason = (
             f"The journal {self.path} cannot be written ({error}), and no order is sent without it: make room on its "
             "disk, or its file writable."
         )
-        if not self._troubled:
-            self._troubled = True
+        if not self.trouble:
             logger.error("%s", reason)
-            self._notice(reason)
+            self._notice(f"{reason} New orders are refused until then; open ones can be cancelled.")
+        self.trouble = reason
         return reason

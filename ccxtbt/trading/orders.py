@@ -41,6 +41,9 @@ STOPS = frozenset({bt.Order.Stop, bt.Order.StopLimit}) | TRAILING
 """Orders that wait for a trigger."""
 _LIMITED = frozenset({bt.Order.StopLimit, bt.Order.StopTrailLimit})
 
+# Two prices so near each other, as a share, are one that was reckoned in two ways.
+_SAME = 1e-12
+
 _TRIGGER_PARAMS = ("triggerPrice", "stopPrice", "stopLossPrice", "takeProfitPrice")
 _TRAILING_PARAMS = ("trailingAmount", "trailingPercent")
 _COST_PARAMS = ("cost", "quoteOrderQty")
@@ -158,7 +161,7 @@ def request_of(
         given = _amount_for(order, rules, cost)
     amount = rules.amount(given)
     if not triggered and trails_there(order, rules, trailing_params):
-        draft = _Draft("market", None, {**kept, **_trail(order)})
+        draft = _Draft("market", None, {**kept, **_trail(order, rules)})
     else:
         draft = _draft(order, rules, {**ORDER_TYPES, **(order_types or {})}, kept, side, triggered)
     if cost is not None and rules.cost_orders:
@@ -192,7 +195,21 @@ def trails_there(order: bt.Order, rules: Rules, trailing_params: Sequence[str]) 
     """Whether the exchange itself trails an order."""
     wanted = "trailingAmount" if order.trailamount else "trailingPercent"
     # A limit that moves along is known to no exchange in ccxt's words.
-    return order.exectype == bt.Order.StopTrail and rules.trailing and wanted in trailing_params
+    offered = order.exectype == bt.Order.StopTrail and rules.trailing and wanted in trailing_params
+    if not offered or trailing_without_distance(order) or not _trails_from_here(order):
+        return False
+    if rules.trail is None or order.trailamount:
+        return True
+    distance = exact(order.trailpercent, "trailpercent") * 100
+    least, most, step = map(Decimal, (rules.trail.least, rules.trail.most, rules.trail.step))
+    return least <= distance <= most and not distance % step
+
+
+def _trails_from_here(order: bt.Order) -> bool:
+    """Whether a trailing stop begins at the last price, as an exchange's own does, and not at a price of the user's."""
+    last, sign = order.created.pclose, 1 if order.isbuy() else -1
+    begins = last + sign * (order.trailamount or last * order.trailpercent)
+    return bool(abs(order.created.price - begins) <= _SAME * abs(begins))
 
 
 def waits_here(order: bt.Order, rules: Rules, names: Mapping[int, str], trailing_params: Sequence[str]) -> bool:
@@ -204,11 +221,12 @@ def waits_here(order: bt.Order, rules: Rules, names: Mapping[int, str], trailing
     return not rules.trigger_param
 
 
-def _trail(order: bt.Order) -> dict[str, Any]:
+def _trail(order: bt.Order, rules: Rules) -> dict[str, Any]:
+    more = {} if rules.trail is None else rules.trail.params
     if order.trailamount:
-        return {"trailingAmount": text(exact(order.trailamount, "trailamount"))}
+        return {"trailingAmount": text(exact(order.trailamount, "trailamount")), **more}
     # backtrader's is a share, ccxt's a percentage.
-    return {"trailingPercent": text(exact(order.trailpercent, "trailpercent") * 100)}
+    return {"trailingPercent": text(exact(order.trailpercent, "trailpercent") * 100), **more}
 
 
 def trailing_without_distance(order: bt.Order) -> bool:

@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 from typing import Any, Literal
 
 from ccxtbt.errors import ConfigError, OrderRefusedError
+from ccxtbt.exchange.facts import Trail
 
 Side = Literal["buy", "sell"]
 
@@ -130,6 +131,10 @@ class Rules:
         Base in one contract, of which amounts are numbers; None: amounts are in base.
     apart_param : str
         ccxt's parameter with which conditional orders are looked up and cancelled; '' where they are like any other.
+    trail : Trail or None
+        How far it does, where that is limited, and what else it wants to be told.
+    lists : bool
+        The exchange takes two orders that end each other as one list.
     """
 
     symbol: str
@@ -156,6 +161,8 @@ class Rules:
     trailing: bool = False
     contract_size: Decimal | None = None
     apart_param: str = ""
+    trail: Trail | None = None
+    lists: bool = False
 
     def amount(self, value: Any) -> Decimal:
         """Return an amount cut down to the lot.
@@ -273,6 +280,8 @@ def rules_of(
     features: Mapping[str, Any] | None = None,
     *,
     triggers_apart: bool = False,
+    trail: Trail | None = None,
+    lists: bool = False,
 ) -> Rules:
     """Read a market's rules from ccxt's unified structure.
 
@@ -286,6 +295,10 @@ def rules_of(
         ccxt's `createOrder` features of the market's type; None: triggers as in ccxt's default.
     triggers_apart : bool
         Conditional orders are looked up and cancelled apart from the others, with ccxt's parameter ``trigger``.
+    trail : Trail or None
+        How markets of this type trail.
+    lists : bool
+        The market takes order lists, of which ccxt's features do not tell.
 
     Raises
     ------
@@ -323,7 +336,9 @@ def rules_of(
         # By what ccxt says contracts too could be bought by cost; it sends their amount all the same.
         cost_orders=bool(offered.get("marketBuyByCost")) and not contract,
         good_till_date=bool((offered.get("timeInForce") or {}).get("GTD")),
-        trailing=bool(offered.get("trailing")),
         contract_size=exact(market.get("contractSize") or 1, "contract size") if contract else None,
         apart_param="trigger" if triggers_apart else "",
+        trailing=bool(offered.get("trailing") or (trail and (market.get("info") or {}).get(trail.offered_by))),
+        trail=trail,
+        lists=lists,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import backtrader as bt
 import pytest
 
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.sim.spec import Spec
 from watching import Watcher, ago, differences, run, stamp_ms, store_of, truth
 

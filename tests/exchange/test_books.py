@@ -52,8 +52,8 @@ KINDS = {
 LIMIT_S = 90.0
 
 
-def play(simulator, monkeypatch, tmp_path, seed, faults, venue=SPOT):
-    """Trade until so many faults have come to pass, and hold the books against the exchange's."""
+def play(simulator, monkeypatch, tmp_path, seed, faults, venue=SPOT, lists=0, **kinds):
+    """Trade until so many faults, and such of order lists, have come to pass, and hold the books to the exchange's."""
     held = {"contracts": CONTRACTS, "margin": WALLET, "start_ms": FUNDED_MS} if venue.contracts else {}
     server = simulator(
         MARKETS, seed=seed, history_ms=600_000, speed=SPEED, balances=OPENING, latency_ms=20, reports="mixed", **held
@@ -81,7 +81,11 @@ def play(simulator, monkeypatch, tmp_path, seed, faults, venue=SPOT):
         # What was paid for a contract, and its mean price, are found out a moment later.
         return gambler.until(watcher) and not (venue.contracts and any(contracts_differ(server, watcher, broker)))
 
-    gambler = Gambler(seed, lambda: troubles[0].count >= faults, contracts=venue.contracts)
+    def enough():
+        of_lists = sum(count for kind, count in troubles[0].happened.items() if "list" in kind)
+        return troubles[0].count >= faults and of_lists >= lists
+
+    gambler = Gambler(seed, enough, contracts=venue.contracts, **kinds)
     wrong: list[tuple[str, str]] = []
     try:
         watcher = run(store, *feeds, broker=broker, act=act, until=until, limit_s=LIMIT_S)
@@ -112,6 +116,11 @@ def test_the_books_are_the_exchanges(simulator, monkeypatch, tmp_path, seed):
 def test_the_books_of_contracts_are_the_exchanges(simulator, monkeypatch, tmp_path, seed):
     happened = play(simulator, monkeypatch, tmp_path, seed, 100, USDM)
     assert sum(happened.values()) >= 100
+
+
+@pytest.mark.parametrize("seed", [6, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(201, 211))])
+def test_the_books_are_the_exchanges_where_order_lists_are_many(simulator, monkeypatch, tmp_path, seed):
+    play(simulator, monkeypatch, tmp_path, seed, 60, lists=4, bracket=40, oco=40)
 
 
 @pytest.mark.soak

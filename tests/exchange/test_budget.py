@@ -14,7 +14,8 @@ from ccxtbt import metrics
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.exchange.budgets import Budget, budget_of
 from ccxtbt.exchange.clock import Clock
-from ccxtbt.exchange.facts import Facts, facts_of
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.exchange.lanes import Lane, in_lane
 from ccxtbt.sim.account import Account
 from ccxtbt.sim.binance_limits import Limits

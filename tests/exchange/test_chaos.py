@@ -19,7 +19,8 @@ import pytest
 from apart import Apart
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
-from ccxtbt.exchange.facts import Facts, facts_of
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.market.streams import BACKOFF_MAX_S, BACKOFF_S, GATHER_S, LOOK_S, MISSED_PINGS, STEADY_S, Streams
 from ccxtbt.sim.spec import Spec
 from listening import Ear, all_live, wait_until

@@ -17,6 +17,8 @@ from ccxtbt._ohlcv import rows_to_columns
 from ccxtbt.errors import DataError
 from ccxtbt.exchange.adapter import redirect
 from ccxtbt.exchange.columns import ColumnsMixin, Counts, within
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.facts import Extra
 from reference import answers
 
 Answer = Callable[[web.Request], str | web.Response]
@@ -267,6 +269,68 @@ def test_an_answer_written_in_another_way_is_read_by_ccxt_and_learnt_anew() -> N
             await exchange.close()
 
     run(lambda request: sent.pop(0), use)
+
+
+def extra_of(name: str, exchange: Any) -> Extra:
+    """All extra values that an exchange gives."""
+    names = tuple(TABLE[name].extras[0].places)
+    extra = TABLE[name].find_extra(names, name, exchange.market("BTC/USDT"))
+    assert extra is not None
+    return extra
+
+
+@pytest.mark.parametrize("name", ["binance", "bybit", "kraken", "okx"])
+def test_extra_values_are_read_from_the_first_answer_on(name: str) -> None:
+    tellable = {
+        "trades": [float(bar.trades) for bar in BARS],
+        "quote_volume": [float(bar.quote_volume) for bar in BARS],
+        "taker_buy_volume": [float(f"{float(bar.volume) / 2:.5f}") for bar in BARS],
+    }
+
+    async def use(address: str) -> None:
+        exchange = exchange_of(name, address)
+        try:
+            extra = extra_of(name, exchange)
+            for since, limit, bars in ((None, None, slice(40)), (None, 7, slice(33, 40)), (SINCE_MS, 7, slice(7))):
+                plain = await exchange.fetch_columns("BTC/USDT", "1m", since, limit)
+                ts_ms, rows = await exchange.fetch_columns("BTC/USDT", "1m", since, limit, extra=extra)
+                assert same((ts_ms, np.ascontiguousarray(rows[:5])), plain)
+                for row, asked in zip(rows[5:], extra.names, strict=True):
+                    assert row.tolist() == tellable[asked][bars]
+            # ccxt reads the first answer of another timeframe.
+            _, rows = await exchange.fetch_columns("BTC/USDT", "5m", None, None, extra=extra)
+            assert rows[5].tolist() == tellable[extra.names[0]]
+            assert exchange.ccxtbt_counts.ccxt == 2
+        finally:
+            await exchange.close()
+
+    run(lambda request: WRITTEN[name](BARS), use)
+
+
+def test_extra_values_that_nothing_proves_are_nan(caplog: pytest.LogCaptureFixture) -> None:
+    lists = answers.binance(BARS)
+    names = ("openTime", "open", "high", "low", "close", "volume")
+    dicts = json.dumps([dict(zip(names, row, strict=False)) for row in json.loads(lists)])
+    short = json.dumps([row[:8] for row in json.loads(lists)])
+    none = json.dumps([[*row[:8], None, *row[9:]] for row in json.loads(lists)])
+    sent = [lists, dicts, short, none, lists]
+
+    async def use(address: str) -> None:
+        exchange = exchange_of("binance", address)
+        try:
+            extra = extra_of("binance", exchange)
+            wanted = await exchange.fetch_columns("BTC/USDT", "1m", extra=extra)
+            assert not np.isnan(wanted[1]).any()
+            for _ in range(3):
+                ts_ms, rows = await exchange.fetch_columns("BTC/USDT", "1m", extra=extra)
+                assert same((ts_ms, np.ascontiguousarray(rows[:5])), (wanted[0], np.ascontiguousarray(wanted[1][:5])))
+                assert np.isnan(rows[5:]).all()
+            assert same(await exchange.fetch_columns("BTC/USDT", "1m", extra=extra), wanted)
+        finally:
+            await exchange.close()
+
+    run(lambda request: sent.pop(0), use)
+    assert caplog.text.count("come without trades, quote_volume, taker_buy_volume") == 1
 
 
 class Swapped:

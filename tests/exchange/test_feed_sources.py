@@ -159,6 +159,15 @@ def test_trades_that_were_missed_are_fetched(simulator):
         assert watcher.states[feed] == ["DELAYED", "LIVE", "CONNBROKEN", "DELAYED", "LIVE"]
 
 
+def test_an_exchange_without_bars_gives_those_of_its_trades(simulator):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=10)
+    store = store_of(server, config={"has": {"fetchOHLCV": False, "watchOHLCV": False, "watchOHLCVForSymbols": False}})
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=2), source="trades", **SECONDS)
+    watcher = run(store, feed, until=lived(feed, bars=10))
+    assert_equals_exchange(server, watcher, feed, "1s", start_of(feed))
+    assert not [record for record in server.requests if record.path == "/api/v3/klines"]
+
+
 def test_bars_that_the_exchange_does_not_offer_are_built_from_trades(simulator):
     server = simulator((BTC,), history_ms=HOUR_MS, speed=20)
     store = store_of(server)
@@ -197,7 +206,7 @@ def test_bars_that_the_exchange_does_not_offer_are_built_from_trades(simulator):
 class Forming:
     """A sink that writes down which bar it was shown forming, and which were delivered."""
 
-    partial = True
+    partial, priced = True, False
 
     def __init__(self):
         self.shown, self.closed, self.states = [], [], []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import logging
 import subprocess
 import sys
 from urllib.parse import parse_qs
 
 import backtrader as bt
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ccxtbt.exchange.facts import TABLE
+from ccxtbt import CCXTFeed, CCXTFeedWithVolumes
+from ccxtbt.exchange.exchanges import TABLE
 from ccxtbt.market.archive import Archive
 from ccxtbt.market.timeframes import parse
 from ccxtbt.sim.clock import SimClock
@@ -160,6 +163,41 @@ def test_a_live_feed_takes_its_history_from_the_archive(simulator, tmp_path):
     assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(fromdate))
     # Only the end was asked for: what was too young to be kept, and what has happened since.
     assert all(int(each["startTime"]) >= now_ms - 10 * MINUTE_MS for each in klines(server)[asked:])
+
+
+@pytest.mark.parametrize(("kind", "source"), [(CCXTFeed, "ohlcv"), (CCXTFeedWithVolumes, "ohlcv"), (CCXTFeed, "poll")])
+def test_live_bars_are_kept_too_once_they_are_settled(simulator, tmp_path, kind, source):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=40)
+    server.faults.abort(stream="btcusdt@kline_1s", nth=400)
+    first_ms = server.clock.now_ms()
+    options = {"dataname": "BTC/USDT", "fromdate": ago(server, minutes=10), "timeframe": bt.TimeFrame.Seconds}
+    store = store_of(server, archive=tmp_path)
+    feed = kind(store=store, source=source, **options)
+    run(store, feed, until=lambda w: w.seen[feed][-1:] and w.seen[feed][-1][0] > first_ms + 110_000)
+    kept = np.concatenate([pq.read_table(path).column("ts_ms").to_numpy() for path in tmp_path.rglob("*.parquet")])
+    # All but what had not been over for a minute.
+    last_ms = int(kept.max())
+    assert first_ms + 30_000 < last_ms < server.clock.now_ms() - 60_000
+    before = len(klines(server))
+    last = dt.datetime.fromtimestamp(last_ms / 1_000, dt.UTC).replace(tzinfo=None)
+    second = kind(store=store_of(server, archive=tmp_path), todate=last, historical=True, **options)
+    watcher = run(second.store, second, until=lambda w: False)
+    assert klines(server)[before:] == []
+    assert watcher.seen[second][-1][0] == last_ms + 1_000
+    assert_equals_exchange(server, watcher, second, "1s", second._utc_ms(options["fromdate"]))
+    if kind is CCXTFeedWithVolumes:
+        assert not np.isnan(np.array(second.lines.taker_buy_volume.array)).any()
+
+
+def test_bars_made_of_trades_are_not_kept(simulator, tmp_path):
+    server = simulator((BTC,), history_ms=HOUR_MS, speed=40)
+    first_ms = server.clock.now_ms()
+    store = store_of(server, archive=tmp_path)
+    options = {"dataname": "BTC/USDT", "fromdate": ago(server, minutes=10), "timeframe": bt.TimeFrame.Seconds}
+    feed = CCXTFeed(store=store, source="trades", **options)
+    run(store, feed, until=lambda w: w.seen[feed][-1:] and w.seen[feed][-1][0] > first_ms + 80_000)
+    (path,) = tmp_path.rglob("*.parquet")
+    assert pq.read_table(path).column("ts_ms").to_numpy().max() < first_ms
 
 
 def test_a_bar_that_has_just_closed_is_delivered_and_not_kept(simulator, tmp_path):

@@ -19,7 +19,7 @@ import ccxtbt
 from ccxtbt.errors import ConfigError
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
-from watching import ago, run, store_of
+from watching import Watcher, ago, run, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -50,6 +50,7 @@ class Buyer(bt.Strategy):
         self.live = data._getstatusname(status) == "LIVE"
     def next(self):
         if self.live:
+            store.state["orders"] = store.state.get("orders", 0) + 1
             self.buy(size=0.001)
 
 store = CCXTStore("binance", "USDT", dict(apiKey={API_KEY!r}, secret={SECRET!r}), journal=journal,
@@ -116,6 +117,8 @@ def test_killed_before_it_is_sent_an_order_is_kept_and_not_at_the_exchange(serve
     kept = rows(journal, "SELECT symbol, side, amount FROM intents")
     assert kept == [("BTC/USDT", "buy", "0.001")]
     assert not at_exchange(server)
+    # What the strategy kept before it ordered is there too.
+    assert rows(journal, "SELECT value FROM state WHERE name = 'orders'") == [("1",)]
     # It has no state and no end, so that the next run knows what to ask for.
     assert rows(journal, "SELECT COUNT(*) FROM states") == [(0,)]
     assert rows(journal, "SELECT ended_ms FROM runs") == [(None,)]
@@ -169,25 +172,130 @@ def test_without_a_journal_nothing_is_kept(server, data_home):
     assert not data_home.exists()
 
 
-def test_when_the_disk_is_full_no_order_is_sent(server, tmp_path):
-    journal = tmp_path / "journal.sqlite"
+def test_with_a_full_disk_cancels_go_out_and_orders_are_sent_again_once_there_is_room(server, tmp_path):
+    journal, made = tmp_path / "journal.sqlite", []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
+    def ends(w):
+        return [[told.getstatusname() for told in w.orders if told.ref == order.ref][-1:] for order in made]
+
     def act(w):
-        if w.states[w.data][-1:] == ["LIVE"] and not w.orders:
+        if w.states[w.data][-1:] != ["LIVE"]:
+            return
+        limit = {"size": 0.01, "exectype": bt.Order.Limit, "price": w.data.close[0] * 0.9}
+        halted = w.broker.store.halted
+        if not made:
+            made.append(w.buy(**limit))
+        elif len(made) == 1 and ends(w) == [["Accepted"]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{journal}-wal").stat().st_size, hard))
-        buy_once(w)
+            made.append(w.buy(**limit))
+        elif len(made) == 2 and halted:
+            # This one is refused at once, and needs no trial of the disk.
+            made.append(w.buy(**limit))
+            w.cancel(made[0])
+        elif len(made) == 3 and ends(w) == [["Canceled"], ["Rejected"], ["Rejected"]]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            if not halted:
+                made.append(w.buy(**limit))
 
     store = store_of(server, journal=journal)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    broker = store.getbroker(check_interval=0.5)
     try:
-        watcher = run(store, feed, broker=store.getbroker(), act=act, until=over)
+        watcher = run(store, feed, broker=broker, act=act, until=lambda w: made and ends(w)[3:] == [["Accepted"]])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert watcher.orders[-1].getstatusname() == "Rejected"
-    assert "no order is sent without it" in watcher.orders[-1].info.reason
-    assert len([text for text in watcher.messages if "cannot be written" in text]) == 1
+    assert "no order is sent without it" in made[1].info.reason
+    assert "The store is halted" in made[2].info.reason
+    assert "no order is sent without it" in made[2].info.reason
+    assert len([text for text in watcher.messages if "open ones can be cancelled" in text]) == 1
+    assert len([text for text in watcher.messages if "written again" in text]) == 1
+    assert at_exchange(server) == {made[0].info.client_id, made[3].info.client_id}
+    # What was told while the disk was full is there, once it had room.
+    last = dict(rows(journal, "SELECT client_id, status FROM states ORDER BY id"))
+    assert last[made[0].info.client_id] == "Canceled"
+
+
+def test_a_second_process_on_the_account_is_refused_at_once(server, tmp_path):
+    refused = []
+
+    def when():
+        if at_exchange(server) and not refused:
+            began_s = time.monotonic()
+            with pytest.raises(ConfigError) as caught:
+                trade(server, journal=tmp_path / "journal.sqlite")
+            refused.append((str(caught.value), time.monotonic() - began_s))
+        return bool(refused)
+
+    killed(server, tmp_path, "-", when=when)
+    ((said, took_s),) = refused
+    assert "is in use by another run" in said
+    assert took_s < LIMIT_S / 4
+    # The lock has died with the process that was killed.
+    assert trade(server, journal=tmp_path / "journal.sqlite").orders[-1].getstatusname() == "Completed"
+
+
+def test_a_second_store_on_the_account_in_one_process_is_refused(server, tmp_path):
+    journal, refused = tmp_path / "journal.sqlite", []
+
+    def act(w):
+        if w.states[w.data][-1:] == ["LIVE"] and not refused:
+            with pytest.raises(ConfigError, match="in use by another run, of this process or another"):
+                trade(server, journal=journal, currency="BTC")
+            refused.append(True)
+
+    store = store_of(server, journal=journal)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    run(store, feed, broker=store.getbroker(), act=act, until=lambda w: refused)
     assert not at_exchange(server)
+
+
+def test_no_secret_is_in_any_file_nor_in_what_is_told(server, tmp_path, caplog):
+    marks = {name: f"marked-{name}-0123456789" for name in ("password", "uid", "privateKey", "token", "twofa")}
+    # The answer to the order is lost, and the error tells the address with all that it carried.
+    server.faults.drop_answer(path="/api/v3/order", method="POST")
+    server.faults.server_error(503, taken=False, path="/api/v3/order", method="GET", times=2)
+
+    def act(w):
+        if w.states[w.data][-1:] == ["LIVE"] and not w.orders:
+            w.buy(size=0.01, params={"tradePassword": "marked-param-1", "nested": {"passphrase": "marked-param-2"}})
+
+    store = store_of(server, journal=tmp_path / "journal.sqlite", config=marks)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    with caplog.at_level("INFO", logger="ccxtbt"):
+        watcher = run(store, feed, broker=store.getbroker(check_interval=0.5), act=act, until=over)
+    said = "\n".join((caplog.text, *watcher.messages, repr(store), repr(store.connection.account)))
+    for path in tmp_path.glob("journal.sqlite*"):
+        said += path.read_bytes().decode("latin-1")
+    assert watcher.orders[0].info.client_id in said
+    for secret in (API_KEY, SECRET, *marks.values(), "marked-param", "signature="):
+        assert secret not in said, secret
+    # The account is told by a digest of them.
+    ((account,),) = rows(tmp_path / "journal.sqlite", "SELECT value FROM meta WHERE key = 'account'")
+    assert account == f"binance-{store.connection.fingerprint}"
+
+
+def test_what_a_strategy_keeps_is_there_for_the_next_run_and_in_no_backtest(server, tmp_path):
+    class Keeper(Watcher):
+        def __init__(self):
+            super().__init__()
+            state = self.broker.store.state
+            self.before = dict(state)
+            state["runs"] = state.get("runs", 0) + 1
+
+    def keep(journal, **options):
+        store = store_of(server, journal=journal)
+        feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS, **options)
+        watcher = run(store, feed, broker=store.getbroker(), strategy=Keeper, until=lambda w: True)
+        assert store.state["runs"] == watcher.before.get("runs", 0) + 1
+        with pytest.raises(ConfigError, match="no run is on"):
+            store.state["runs"] = 7
+        return watcher.before
+
+    journal = tmp_path / "journal.sqlite"
+    assert [keep(journal), keep(journal)] == [{}, {"runs": 1}]
+    assert keep(journal, historical=True) == {}
+    assert rows(journal, "SELECT name, value FROM state") == [("runs", "2")]
 
 
 def test_a_damaged_journal_ends_the_run_before_it_trades(server, tmp_path):
@@ -216,7 +324,7 @@ def test_what_hangs_together_and_what_waits_here_is_kept(server, tmp_path):
             return
         price = w.data.close[0]
         made.extend(w.buy_bracket(size=0.01, price=price * 0.9, stopprice=price * 0.8, limitprice=price))
-        made.append(w.buy(size=0.01, exectype=bt.Order.StopTrail, trailpercent=0.2, postOnly=True))
+        made.append(w.buy(size=0.01, exectype=bt.Order.StopTrail, trailamount=9_000.0, postOnly=True))
         made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.9))
         made.append(w.buy(size=0.01, exectype=bt.Order.Limit, price=price * 0.8, oco=made[4]))
         w.cancel(made[3])
@@ -238,6 +346,6 @@ def test_what_hangs_together_and_what_waits_here_is_kept(server, tmp_path):
     ]
     ((asked,),) = rows(journal, f"SELECT asked FROM links WHERE ref = {refs[3]}")
     asked = json.loads(asked)
-    assert (asked["exectype"], asked["trailpercent"], asked["params"]) == ("StopTrail", 0.2, {"postOnly": True})
+    assert (asked["exectype"], asked["trailamount"], asked["params"]) == ("StopTrail", 9_000.0, {"postOnly": True})
     # Only what is at the exchange was to be sent.
     assert len(rows(journal, "SELECT * FROM intents")) == len(at_exchange(server)) == 3

@@ -11,7 +11,7 @@ import pytest
 
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.watches import Watches
 from ccxtbt.sim.server import SimServer

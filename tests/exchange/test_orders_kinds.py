@@ -60,6 +60,16 @@ def test_an_order_whose_time_is_over_is_cancelled_and_told_as_expired(server, gi
     assert not assert_books_agree(server, watcher, broker, OPENING)
 
 
+@pytest.mark.parametrize("valid", [bt.Order.DAY, 0, dt.date(2024, 1, 1)], ids=["DAY", "0", "date"])
+def test_an_order_for_the_day_ends_with_the_exchanges_day(simulator, valid):
+    midnight_ms = 1_704_067_200_000
+    server = simulator((BTC,), seed=2, start_ms=midnight_ms - 20_000, history_ms=HOUR_MS, speed=10, balances=OPENING)
+    watcher, plan, _ = trade(server, lambda w: low_limit(w, valid=valid))
+    assert statuses(watcher, plan.made[0])[-1] == "Expired"
+    (there,) = at_exchange(server)
+    assert there.created_ms < midnight_ms <= there.updated_ms < midnight_ms + 20_000
+
+
 def test_an_order_that_is_filled_in_time_does_not_expire(server):
     def place(w):
         return w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 1.01, valid=dt.timedelta(seconds=5))
@@ -98,6 +108,82 @@ def test_an_exit_that_expires_ends_its_bracket_and_says_what_is_held(server):
     watcher, plan, broker = trade(server, enter)
     assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Expired", "Canceled"]
     assert any("is held, and its bracket ends" in text for text in watcher.messages)
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+# What else an order can say
+
+
+def test_a_close_order_and_a_trade_of_its_own_id(server):
+    steps = [
+        lambda w: w.buy(size=0.1, exectype=bt.Order.Close, tradeid=1),
+        lambda w: w.buy(size=0.2, tradeid=2),
+        lambda w: w.sell(size=0.0999, exectype=bt.Order.Close, tradeid=1),
+        lambda w: w.sell(size=0.1998, tradeid=2),
+    ]
+    watcher, plan, broker = trade(server, *steps)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed"] * 4
+    assert {order.type for order in at_exchange(server)} == {"MARKET"}
+    assert {trade.tradeid for trade in watcher.trades if trade.isclosed} == {1, 2}
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_parameters_reach_the_exchange_as_they_are(server):
+    def at(share, **more):
+        def step(w):
+            return w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * share, **more)
+
+        return step
+
+    steps = [
+        at(0.9, timeInForce="IOC"),
+        at(0.9, timeInForce="FOK"),
+        at(1.01, timeInForce="IOC"),
+        at(0.9, postOnly=True, valid=dt.timedelta(seconds=2)),
+    ]
+    watcher, plan, broker = trade(server, *steps)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Expired", "Expired", "Completed", "Expired"]
+    there = at_exchange(server)
+    assert [(order.type, order.time_in_force) for order in there] == [
+        ("LIMIT", "IOC"),
+        ("LIMIT", "FOK"),
+        ("LIMIT", "IOC"),
+        ("LIMIT_MAKER", "GTC"),
+    ]
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
+def test_an_order_that_is_to_make_and_would_take_is_rejected(server):
+    def act(w):
+        if not w.orders and w.states[w.data][-1:] == ["LIVE"]:
+            w.buy(size=0.1, exectype=bt.Order.Limit, price=w.data.close[0] * 1.01, postOnly=True)
+
+    store = store_of(server)
+    feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
+    watcher = run(store, feed, broker=store.getbroker(), act=act, until=lambda w: ended(w))
+    assert [order.getstatusname() for order in watcher.orders] == ["Submitted", "Rejected"]
+    assert "immediately match" in watcher.orders[-1].info.reason
+    assert not at_exchange(server)
+
+
+def test_a_bracket_by_hand_is_sent_when_its_last_order_says_so(server):
+    made, sent = [], []
+
+    def begin(w):
+        price = w.data.close[0]
+        made.append(w.buy(size=0.1, exectype=bt.Order.Limit, price=price * 1.01, transmit=False))
+        made.append(w.sell(size=0.1, exectype=bt.Order.Stop, price=price * 0.9, parent=made[0], transmit=False))
+        sent.append(len(at_exchange(server)))
+
+    def complete(w):
+        sent.append(len(at_exchange(server)))
+        price = w.data.close[0]
+        made.append(w.sell(size=0.1, exectype=bt.Order.Limit, price=price * 1.0001, parent=made[0]))
+        return made
+
+    watcher, _, broker = trade(server, begin, complete)
+    assert sent == [0, 0]
+    assert [statuses(watcher, order)[-1] for order in made] == ["Completed", "Canceled", "Completed"]
     assert_books_agree(server, watcher, broker, OPENING)
 
 
@@ -208,7 +294,7 @@ def test_a_trailing_stop_moves_with_the_price_and_sells_when_it_falls_back(serve
     def watch(w):
         plan.act(w)
         if len(plan.made) == 2:
-            seen.append((plan.made[1].created.price, w.data.low[0], w.data.close[0]))
+            seen.append((plan.made[1].created.price, w.data.close[0]))
 
     store = store_of(server)
     feed = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=1), **SECONDS)
@@ -219,15 +305,11 @@ def test_a_trailing_stop_moves_with_the_price_and_sells_when_it_falls_back(serve
     assert statuses(watcher, order)[:2] == ["Submitted", "Accepted"]
     assert statuses(watcher, order)[-1] == "Completed"
     assert statuses(watcher, order).count("Accepted") == 1
-    assert "watched here, on the closed bars" in order.info.emulated
-    # It follows the highest close, and was sent at the first bar whose low reached it.
-    (model, *_), *bars = seen
-    for stop, low, close in bars:
-        if low <= model:
-            break
-        model = max(model, close - order.trailamount)
-        assert stop == model
-    assert low <= model == stop
+    assert "watched here, by the last price" in order.info.emulated
+    # It never falls, and is no farther from any close than its distance.
+    stops, closes = zip(*seen, strict=True)
+    assert list(stops) == sorted(stops)
+    assert all(stop >= close - order.trailamount - 1e-6 for stop, close in zip(stops, closes, strict=True))
     assert at_exchange(server)[-1].type == ("MARKET" if exectype == bt.Order.StopTrail else "LIMIT")
     assert_books_agree(server, watcher, broker, OPENING)
 
@@ -236,8 +318,8 @@ def test_a_trailing_stop_can_be_cancelled_and_expires(server):
     made = []
 
     def place(w):
-        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2))
-        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2, valid=dt.timedelta(seconds=5)))
+        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=9_000))
+        made.append(w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=9_000, valid=dt.timedelta(seconds=5)))
 
     watcher, _, _ = trade(server, place, lambda w: w.cancel(made[0]), lambda w: made)
     assert [statuses(watcher, order) for order in made] == [
@@ -245,6 +327,51 @@ def test_a_trailing_stop_can_be_cancelled_and_expires(server):
         ["Submitted", "Accepted", "Expired"],
     ]
     assert not at_exchange(server)
+
+
+@pytest.mark.parametrize("source", ["ohlcv", "trades"])
+def test_what_is_watched_here_is_due_between_closes(simulator, source):
+    server = simulator((replace(BTC, volatility=0.01),), seed=2, history_ms=HOUR_MS, speed=20, balances=OPENING)
+    when = []
+
+    def place(w):
+        when.append(len(w.data))
+        return w.buy(size=0.1, exectype=bt.Order.StopTrail, trailamount=w.data.close[0] * 0.00005)
+
+    def done(w):
+        if plan.made and plan.made[0].ref in ended(w):
+            when.append(len(w.data))
+        return len(when) > 1
+
+    store = store_of(server)
+    feed = store.getdata(
+        dataname="BTC/USDT", fromdate=ago(server, minutes=5), timeframe=bt.TimeFrame.Minutes, source=source
+    )
+    plan = Plan(place)
+    watcher = run(store, feed, broker=store.getbroker(check_interval=0.5), act=plan.act, until=done)
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert when[0] == when[1]
+
+
+@pytest.mark.parametrize("side", ["buy", "sell"])
+def test_a_trailing_stop_that_the_exchange_can_have_is_its_own(holding, side):
+    # One that is reached, one that is cancelled, one whose time is over.
+    made = []
+
+    def place(w):
+        give = getattr(w, side)
+        made.extend(give(size=0.1, exectype=bt.Order.StopTrail, trailpercent=share) for share in (0.001, 0.2))
+        valid = dt.timedelta(seconds=5)
+        made.append(give(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.2, valid=valid))
+
+    watcher, _, broker = trade(holding, place, lambda w: w.cancel(made[1]), lambda w: made)
+    assert [statuses(watcher, order)[-1] for order in made] == ["Completed", "Canceled", "Expired"]
+    assert [order.info.emulated for order in made] == ["", "", "its validity is watched here"]
+    there = at_exchange(holding)
+    assert [(order.type, order.trailing_delta) for order in there] == [("STOP_LOSS", d) for d in (10, 2_000, 2_000)]
+    # It was reached by the price's coming back from its best.
+    assert there[0].executed == there[0].orig_qty
+    assert_books_agree(holding, watcher, broker, RICH)
 
 
 def test_a_bracket_trails_its_stop(server):

@@ -1,10 +1,12 @@
 """Orders through ccxt's real class, over real HTTP and WebSocket: each sent once, each fill counted once."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import backtrader as bt
 import pytest
 
+from ccxtbt.exchange.exchanges import facts_of
 from planned import SECONDS, Plan, assert_books_agree, statuses, trade
 from simulated import BTC, ETH
 from watching import ago, run, store_of
@@ -87,19 +89,23 @@ def test_a_stop_and_a_stop_limit_trigger(server):
     assert_books_agree(server, watcher, broker, OPENING)
 
 
+@pytest.mark.parametrize("order_lists", ["binance", ""])
 @pytest.mark.parametrize(("stop", "limit"), [(0.9, 1.00001), (0.9999, 1.1)])
-def test_a_bracket_leaves_through_one_exit(server, stop, limit):
+def test_a_bracket_leaves_through_one_exit(server, stop, limit, order_lists):
     def enter(w):
         price = w.data.close[0]
         return w.buy_bracket(size=0.3, exectype=bt.Order.Market, stopprice=price * stop, limitprice=price * limit)
 
-    watcher, plan, broker = trade(server, enter)
+    facts = replace(facts_of("binance"), order_lists=order_lists)
+    watcher, plan, broker = trade(server, enter, facts=facts)
     entry, stop_order, limit_order = plan.made
     ends = [statuses(watcher, order)[-1] for order in plan.made]
     assert ends == (["Completed", "Canceled", "Completed"] if stop == 0.9 else ["Completed", "Completed", "Canceled"])
     assert not entry.info.emulated
-    assert "takes turns" in stop_order.info.emulated
-    assert "takes turns" in limit_order.info.emulated
+    if not order_lists:
+        assert "takes turns" in stop_order.info.emulated
+        assert "takes turns" in limit_order.info.emulated
+        assert not server.exchange.lists.all
     # An exit is sized to what the entry left after its fee.
     out = next(order for order in (stop_order, limit_order) if statuses(watcher, order)[-1] == "Completed")
     assert abs(out.executed.size) <= entry.executed.size
@@ -267,10 +273,11 @@ def test_an_entry_that_is_filled_while_bars_are_cut_off_gets_its_stop(server):
     assert watcher.states[feed][-1] == "CONNBROKEN"
     assert statuses(watcher, made[0])[-1] == "Completed"
     assert statuses(watcher, made[1]) == ["Submitted", "Accepted"]
-    assert [o.type for o in server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)] == [
-        "MARKET",
-        "STOP_LOSS",
-    ]
+    entry, *exits = server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+    assert [entry.type, *sorted({order.type for order in exits})] == ["MARKET", "LIMIT_MAKER", "STOP_LOSS"]
+    # What was sent for the first fills alone has made room for one list for all of them.
+    held = Decimal(repr(float(broker.getposition(feed).size)))
+    assert all(abs(order.orig_qty - held) < BTC.step_size for order in exits if order.is_open)
 
 
 def test_the_datas_of_one_market_share_its_position(server):

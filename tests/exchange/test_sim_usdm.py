@@ -134,6 +134,33 @@ class TestTrading:
         assert usdm.fetch_open_orders(PERP) == []
         assert [order["status"] for order in usdm.fetch_orders(PERP)] == ["canceled", "canceled"]
 
+    def test_a_countdown_cancels_the_orders_of_its_contract_unless_it_is_set_again(self, simulator):
+        server = simulator(contracts=[BTC, ETH], margin={"USDT": 10_000}, history_ms=DAY_MS, speed=20.0)
+        usdm = point(ccxt.binanceusdm({"enableRateLimit": False, "options": {"recvWindow": 60_000}}), server)
+        usdm.load_markets()
+        low = ((PERP, 50_000), ("ETH/USDT:USDT", 2_500))
+        made = [usdm.create_order(symbol, "limit", "buy", 0.01, price) for symbol, price in low]
+        count_down, began_ms = usdm.fapiprivate_post_countdowncancelall, server.clock.now_ms()
+        answer = count_down({"symbol": "BTCUSDT", "countdownTime": 20_000})
+        assert answer == {"symbol": "BTCUSDT", "countdownTime": "20000"}
+        # The last one counts, and none at all is one too.
+        count_down({"symbol": "BTCUSDT", "countdownTime": 30_000})
+        count_down({"symbol": "ETHUSDT", "countdownTime": 20_000})
+        count_down({"symbol": "ETHUSDT", "countdownTime": 0})
+
+        def status(order):
+            found = usdm.fetch_order(order["id"], order["symbol"])
+            return found["status"], found["lastUpdateTimestamp"] or found["timestamp"]
+
+        while status(made[0])[0] == "open":
+            assert server.clock.now_ms() < began_ms + 200_000
+        told, ended_ms = status(made[0])
+        assert told == "canceled"
+        assert ended_ms >= began_ms + 30_000
+        assert status(made[1])[0] == "open"
+        with pytest.raises(ccxt.BadSymbol):
+            count_down({"symbol": "XYZUSDT", "countdownTime": 2_000})
+
     @pytest.mark.parametrize(
         ("kind", "amount", "price", "params", "code"),
         [

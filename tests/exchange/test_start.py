@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import backtrader as bt
 import ccxt
 import pytest
 
@@ -36,6 +37,27 @@ def test_a_bad_symbol(simulator, historical):
         "dataname='BTCUSDT' is not a market of binance: give ccxt's unified symbol, such as 'BTC/USDT'. "
         "Did you mean BTC/USDT?"
     )
+
+
+@pytest.mark.parametrize("timeframe", ["1m", (bt.TimeFrame.Ticks, 1)], ids=["bars", "ticks"])
+def test_a_symbol_that_is_listed_and_refused_all_the_same(simulator, timeframe):
+    server = simulator((BTC,), history_ms=HOUR_MS)
+    server.faults.refused(-1121, "Invalid symbol.", symbol="BTCUSDT", times=0)
+    error = refusal(store_of(server), fromdate=ago(server, minutes=5), timeframe=timeframe)
+    assert isinstance(error, ConfigError)
+    assert "Loading the bars of BTC/USDT failed" in str(error)
+    assert "Invalid symbol." in str(error)
+
+
+@pytest.mark.parametrize("historical", [True, False])
+def test_no_permission_for_trades(simulator, historical):
+    server = simulator((BTC,), history_ms=HOUR_MS)
+    server.faults.answer(401, DENIED, taken=False, path="/api/v3/aggTrades", times=0)
+    error = refusal(
+        store_of(server), fromdate=ago(server, minutes=30), timeframe=(bt.TimeFrame.Ticks, 5), historical=historical
+    )
+    assert isinstance(error, ConfigError)
+    assert "Check apiKey and secret in config, and that the key may do this." in str(error)
 
 
 @pytest.mark.parametrize("timeframe", ["7m", "2y"])

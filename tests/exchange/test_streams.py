@@ -11,7 +11,8 @@ import pytest
 
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
-from ccxtbt.exchange.facts import Facts, facts_of
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.market.streams import Streams
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.server import SimServer

@@ -16,8 +16,8 @@ from ccxtbt import CCXTFeed, RateLimiter, ThreadedBroker, ThreadedDataFeed, WebS
 from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.mailbox import Mailbox
+from ccxtbt.market.flow import State
 from ccxtbt.market.handover import Origin
-from ccxtbt.market.pipeline import State
 from ccxtbt.sim.server import API_KEY, SECRET
 from ccxtbt.trading.reports import FillFact, OrderFact
 from simulated import BTC, ETH

@@ -9,7 +9,7 @@ import pytest
 
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.exchange.connection import Account, Connection
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.exchange.private import Private
 from ccxtbt.sim.server import API_KEY, SECRET, SimServer
 from listening import Sink, wait_until

@@ -26,15 +26,17 @@ def explore(world, depth):
     return count
 
 
+@pytest.mark.parametrize("lists", [False, True], ids=["in turns", "as a list"])
 @pytest.mark.parametrize("quota", [False, True], ids=["with an entry", "of a position"])
-def test_every_course_of_a_small_bracket(quota):
-    assert explore(World.make(lots=2, quota=quota, trouble=1), 4) > 1_000
+def test_every_course_of_a_small_bracket(quota, lists):
+    assert explore(World.make(lots=2, quota=quota, trouble=1, lists=lists), 4) > 1_000
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("lists", [False, True], ids=["in turns", "as a list"])
 @pytest.mark.parametrize("quota", [False, True], ids=["with an entry", "of a position"])
-def test_every_longer_course_of_a_small_bracket(quota):
-    assert explore(World.make(lots=2, quota=quota, trouble=2), 6) > 40_000
+def test_every_longer_course_of_a_small_bracket(quota, lists):
+    assert explore(World.make(lots=2, quota=quota, trouble=2, lists=lists), 6) > 40_000
 
 
 @settings(max_examples=500, deadline=None)
@@ -47,9 +49,10 @@ def test_every_longer_course_of_a_small_bracket(quota):
     least=st.sampled_from(["0", "0.01", "0.1", "5"]),
     quota=st.booleans(),
     trouble=st.integers(0, 4),
+    lists=st.booleans(),
 )
-def test_never_two_exits_for_one_entry_and_always_an_end(choices, kinds, side, lots, fee, least, quota, trouble):
-    world = World.make(kinds=kinds, side=side, lots=lots, fee=fee, least=least, quota=quota, trouble=trouble)
+def test_never_two_exits_for_one_entry_and_always_an_end(choices, trouble, **asked):
+    world = World.make(trouble=trouble, **asked)
     for choice in choices:
         events = world.events()
         name, on = events[choice % len(events)]
@@ -59,9 +62,9 @@ def test_never_two_exits_for_one_entry_and_always_an_end(choices, kinds, side, l
 
 
 @settings(max_examples=100, deadline=None)
-@given(choices=st.lists(st.integers(0, 10**4), max_size=40), lots=st.integers(1, 50))
-def test_without_trouble_all_that_was_entered_is_taken_out(choices, lots):
-    world = World.make(lots=lots, trouble=0)
+@given(choices=st.lists(st.integers(0, 10**4), max_size=40), lots=st.integers(1, 50), lists=st.booleans())
+def test_without_trouble_all_that_was_entered_is_taken_out(choices, lots, lists):
+    world = World.make(lots=lots, trouble=0, lists=lists)
     for choice in choices:
         events = [event for event in world.events() if event[0] != "user cancels"]
         world.happen(*events[choice % len(events)])

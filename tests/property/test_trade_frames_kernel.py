@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ccxtbt._frames import BinanceReader, binance_trade
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import Bar, Origin
+from reference.frames import binance_extra as plain_extra
 from reference.frames import binance_kline as plain_kline
 from reference.frames import binance_trade as plain_trade
 
@@ -24,6 +25,9 @@ def trades(draw, names=NAME):
     values = {"s": draw(names), "p": draw(PRICE), "q": draw(PRICE), "T": draw(st.integers(0, 2**52))}
     values |= {"t" if kind == "trade" else "a": draw(st.integers(0, 2**70)), "m": draw(st.booleans()), "M": True}
     values |= {"X": "MARKET", "st": 1}
+    for key in ("f", "l"):
+        if kind == "aggTrade" and draw(st.integers(0, 9)):
+            values[key] = draw(st.integers(0, 50))
     order = draw(st.permutations(list(values)))
     event = {"e": kind, "E": 1672515782136} | {name: values[name] for name in order}
     return {"stream": "bnbbtc@trade", "data": event} if draw(st.booleans()) else event
@@ -38,6 +42,10 @@ def klines(draw):
         "x": draw(st.booleans()),
     }
     values |= {key: draw(PRICE) for key in "ohlcv"}
+    for key, value in (("n", st.integers(0, 2**52)), ("q", PRICE), ("V", PRICE), ("Q", PRICE), ("B", st.just("0"))):
+        if draw(st.integers(0, 9)):
+            values[key] = draw(value)
+    values = {key: values[key] for key in draw(st.permutations(list(values)))}
     return {"e": "kline", "E": 1579482921215, "s": values["s"], "k": values}
 
 
@@ -66,7 +74,7 @@ def test_a_garbled_frame_never_does_harm(message, at, character):
     text = compact(message)
     at %= len(text)
     read = binance_trade(text[:at] + character + text[at + 1 :])
-    assert read is None or len(read) == 6
+    assert read is None or len(read) == 7
 
 
 @given(st.text() | st.binary())
@@ -135,7 +143,10 @@ class Told:
 def test_a_stream_is_split_into_what_is_known_and_the_rest_byte_by_byte(frames, data):
     told = {name: Told() for name in MARKETS}
     inner = Inner()
-    reader = BinanceReader({f"{name} 1m": told[name] for name in MARKETS}, told, "source", Bar, Trade, Origin.WS)
+    wide = data.draw(st.sets(st.sampled_from(MARKETS)))
+    names = {f"{name} 1m": told[name] for name in MARKETS if name not in wide}
+    wide_names = {f"{name} 1m": told[name] for name in wide}
+    reader = BinanceReader(names, wide_names, told, "source", Bar, Trade, Origin.WS)
     assert reader.before(inner) is reader
     expected = {name: Told() for name in MARKETS}
     left, stream = b"", b""
@@ -145,7 +156,8 @@ def test_a_stream_is_split_into_what_is_known_and_the_rest_byte_by_byte(frames, 
         kline = plain_kline(each) if isinstance(each, str) else None
         trade = plain_trade(each) if isinstance(each, str) else None
         if kline is not None:
-            expected[kline[0]].bars.append((*kline[2:8], Origin.WS, kline[8]))
+            extra = plain_extra(each) if kline[0] in wide else ()
+            expected[kline[0]].bars.append((*kline[2:8], Origin.WS, extra, kline[8]))
         elif trade is not None and trade[0] in told:
             expected[trade[0]].rows.append(trade[1:])
         else:
@@ -161,14 +173,14 @@ def test_a_stream_is_split_into_what_is_known_and_the_rest_byte_by_byte(frames, 
 
 
 def test_a_stream_that_is_no_websocket_is_told():
-    reader = BinanceReader({}, {}, None, Bar, Trade, Origin.WS).before(Inner(failed=True))
+    reader = BinanceReader({}, {}, {}, None, Bar, Trade, Origin.WS).before(Inner(failed=True))
     assert reader.feed_data(packed(0x81, b"hello")) == (True, b"")
 
 
 def test_a_muted_reader_takes_nothing():
     text = '{"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1.0","q":"1.0","T":1,"m":true,"M":true}'
     told, inner = Told(), Inner()
-    reader = BinanceReader({}, {"BTCUSDT": told}, "source", Bar, Trade, Origin.WS)
+    reader = BinanceReader({}, {}, {"BTCUSDT": told}, "source", Bar, Trade, Origin.WS)
     reader.before(inner)
     reader.feed_data(packed(0x81, text.encode()))
     reader.mute()

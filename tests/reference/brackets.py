@@ -3,11 +3,17 @@
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 
-from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Send
+from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Pair, Send
 from ccxtbt.trading.states import Accepted, Canceled, Completed, Expired, Fill, Margin, Rejected, Status
 
 LOT = Decimal("0.01")
 STOP, TARGET, HALF_WAY = Decimal(90), Decimal(110), Decimal(100)
+
+# What becomes of the other of a list, as the bracket will hear of it.
+AFTER = {
+    "refuse": "hear refused", "no funds": "hear refused", "confirm cancel": "hear cancelled",
+    "end unasked": "hear by hand", "expire": "hear expired",
+}  # fmt: skip
 
 
 @dataclass
@@ -21,7 +27,9 @@ class Leg:
     filled: Decimal = Decimal(0)
     accepted: bool = False
     cancel_asked: bool = False
-    over: bool = False
+    over: bool = False  # and the bracket has heard of it
+    rival: "Leg | None" = None  # the other of its list
+    gone: str = ""  # over at the exchange; the bracket has still to hear how
 
     @property
     def left(self):
@@ -47,18 +55,22 @@ class World:
     lost: set = field(default_factory=set)  # exits that the exchange ended or refused
     closed_by_user: bool = False
     price: Decimal = HALF_WAY
+    lists: bool = False
 
     @classmethod
-    def make(cls, *, kinds=("stop", "limit"), side="buy", lots=100, fee="0", least="0", quota=False, trouble=2):
+    def make(
+        cls, *, kinds=("stop", "limit"), side="buy", lots=100, fee="0", least="0", quota=False, trouble=2, lists=False
+    ):
         prices = {"stop": STOP, "limit": TARGET}
         if side == "sell":
             prices = {"stop": TARGET, "limit": STOP}
         exits = [Exit(kind, kind, prices[kind], Decimal(least)) for kind in kinds]
         size = lots * LOT
         owner = {"size": size} if quota else {"parent": "parent"}
-        bracket = Bracket(exits, side=side, lot=LOT, base="BTC", **owner)
+        bracket = Bracket(exits, side=side, lot=LOT, base="BTC", lists=lists, **owner)
         parent = None if quota else Leg("parent", 0, size, accepted=True)
         world = cls(bracket, parent, kinds, side, Decimal(fee), Decimal(least), trouble)
+        world.lists = lists
         if quota:
             world.entered = size
         world.judge(bracket.start())
@@ -67,6 +79,11 @@ class World:
     @property
     def live(self):
         return [leg for leg in self.legs if not leg.over]
+
+    @property
+    def working(self):
+        """Orders that the exchange has, whatever the bracket has heard."""
+        return [leg for leg in self.live if not leg.gone]
 
     @property
     def rest(self):
@@ -78,16 +95,23 @@ class World:
         for leg in ([self.parent] if self.parent else []) + self.legs:
             if leg.over:
                 continue
+            if leg.gone:
+                found.append((leg.gone, leg))
+                continue
             if not leg.accepted:
-                found += [("accept", leg)] + ([("refuse", leg), ("no funds", leg)] if self.trouble else [])
-                if self.trouble and leg.key == "stop" and not leg.triggered:
-                    found.append(("price is through", leg))
+                found.append(("accept", leg))
+                if self.trouble and not (leg.rival and leg.rival.accepted):
+                    found += [("refuse", leg), ("no funds", leg)]
+                    if leg.key == "stop" and not leg.triggered and not leg.rival:
+                        found.append(("price is through", leg))
                 continue
             found += [("fill one", leg), ("fill half", leg), ("fill all", leg)]
             if leg.cancel_asked:
                 found.append(("confirm cancel", leg))
             if self.trouble:
                 found += [("end unasked", leg), ("expire", leg)]
+            if leg.rival and leg.key == "stop":
+                found.append(("trigger", leg))
         found += [("price", price) for price in (STOP, HALF_WAY, TARGET) if price != self.price]
         if not self.closed_by_user:
             found += [("user cancels", key) for key in self.kinds if key not in self.ended]
@@ -109,19 +133,39 @@ class World:
         if name.startswith("fill"):
             portion = {"one": LOT, "half": (on.left / 2).quantize(LOT, rounding=ROUND_DOWN), "all": on.left}
             return self.fill(on, min(max(portion[name[5:]], LOT), on.left))
+        if name == "trigger":
+            return self.end_rival(on, "hear expired")
         on.over = True
-        if name != "confirm cancel":
+        if name in ("refuse", "no funds", "price is through", "end unasked", "expire"):
             self.trouble -= 1
-        if name in ("refuse", "no funds") or (name in ("end unasked", "expire") and not on.cancel_asked):
+        paired = self.end_rival(on, AFTER.get(name, ""))
+        unasked = name in ("end unasked", "hear by hand") and not on.cancel_asked
+        if unasked or (name in ("refuse", "no funds") and not paired):
             self.lost.add(on.key)
         words = {
-            "refuse": Rejected("bad"), "no funds": Margin("no funds"),
+            "refuse": Rejected("bad"), "no funds": Margin("no funds"), "hear refused": Rejected("bad"),
             "price is through": Rejected("through", immediate=True),
-            "confirm cancel": Canceled(), "end unasked": Canceled("by the exchange"), "expire": Expired(),
+            "confirm cancel": Canceled(), "hear cancelled": Canceled(),
+            "end unasked": Canceled("by the exchange"), "hear by hand": Canceled("by the exchange"),
+            "expire": Expired(), "hear expired": Expired(),
         }  # fmt: skip
-        return self.tell(on, words[name])
+        others = self.working
+        self.tell(on, words[name])
+        if isinstance(words[name], Expired) and self.ended.get(on.key) is Status.EXPIRED:
+            # Of two of a list that both expired, the one that is heard of last: nothing of the list is left.
+            assert not others
+            self.lost.add(on.key)
+        return None
+
+    def end_rival(self, leg, how):
+        """Let the exchange end the other of a list, of which the bracket hears later; return whether there is one."""
+        rival, leg.rival = leg.rival, None
+        if rival is not None and how:
+            rival.rival, rival.gone = None, how
+        return rival is not None
 
     def fill(self, leg, amount):
+        self.end_rival(leg, "hear expired")
         leg.filled += amount
         sign = 1 if (leg is self.parent) == (self.side == "buy") else -1
         fee = amount * self.fee if leg is self.parent and self.side == "buy" else Decimal(0)
@@ -143,6 +187,13 @@ class World:
             match action:
                 case Send():
                     self.on_send(action)
+                case Pair(stop, limit):
+                    assert self.lists
+                    self.on_send(limit)
+                    target = self.legs.pop()
+                    self.on_send(stop)
+                    target.rival, self.legs[-1].rival = self.legs[-1], target
+                    self.legs.append(target)
                 case Cancel():
                     self.on_cancel(action)
                 case End():
@@ -153,9 +204,10 @@ class World:
                 case Excess():
                     raise AssertionError("an entry was taken out twice")
         assert self.exited <= self.entered, "more was taken out than entered"
-        open_exits = sum((leg.left for leg in self.live), Decimal(0))
+        alone = [leg for leg in self.working if leg.rival is None or leg.key == "stop"]
+        open_exits = sum((leg.left for leg in alone), Decimal(0))
         assert open_exits <= self.entered - self.exited, "the exits at the exchange could take out too much"
-        assert len(self.live) <= 1, "two exits at the exchange"
+        assert len(alone) <= 1, "two exits at the exchange that do not exclude each other"
 
     def on_send(self, action):
         assert action.key not in self.ended, f"{action.key} is over and was sent"
@@ -167,13 +219,14 @@ class World:
         self.legs.append(Leg(action.key, action.leg, action.size, action.triggered))
 
     def on_cancel(self, action):
-        leg = self.parent if action.key == "parent" else self.live[0]
-        assert leg.key == action.key
+        leg = self.parent if action.key == "parent" else next(each for each in self.live if each.key == action.key)
         assert leg.accepted, "a cancel before the exchange knew the order"
         assert leg.left > 0, "a cancel of what is filled already"
         assert not leg.over, "a cancel after the end"
         assert not leg.cancel_asked, "a cancel was asked for twice"
-        leg.cancel_asked = True
+        # Of a list all is cancelled that is left.
+        for each in [leg] if leg is self.parent else self.live:
+            each.cancel_asked = True
 
     def on_end(self, action):
         assert action.key not in self.ended, f"{action.key} ended twice"
@@ -188,7 +241,7 @@ class World:
         while orders := [*self.live, *([] if self.parent is None or self.parent.over else [self.parent])]:
             order = orders[0]
             name = "confirm cancel" if order.cancel_asked else "fill all" if order.accepted else "accept"
-            self.happen(name, order)
+            self.happen(order.gone or name, order)
         self.verdict()
 
     def verdict(self):
@@ -200,4 +253,5 @@ class World:
             return
         assert self.exposed == self.rest, "what is left without an exit was not reported, or wrongly"
         assert self.rest < max(self.least, LOT) or self.lost >= set(self.kinds)
-        assert len(completed) == (self.exited > 0 and self.rest == 0)
+        # What took out all that the market takes is completed, also where too little to be sold is left.
+        assert len(completed) == (self.exited > 0) if not self.rest else len(completed) <= (self.rest < self.least)

@@ -14,6 +14,14 @@ def binance_kline(text: str) -> tuple | None:
     return (kline["s"], kline["i"], kline["t"], *(float(kline[key]) for key in "ohlcv"), kline["x"])
 
 
+def binance_extra(text: str) -> tuple:
+    message = json.loads(text)
+    kline = message.get("data", message)["k"]
+    if not {"n", "q", "V"} <= set(kline):
+        return ()
+    return (float(kline["n"]), float(kline["q"]), float(kline["V"]))
+
+
 def binance_trade(text: str) -> tuple | None:
     message = json.loads(text)
     event = message.get("data", message)
@@ -21,4 +29,5 @@ def binance_trade(text: str) -> tuple | None:
         return None
     number = event["t"] if event["e"] == "trade" else event["a"]
     side = "sell" if event["m"] else "buy"
-    return (event["s"], str(number), event["T"], float(event["p"]), float(event["q"]), side)
+    count = max(1, event["l"] - event["f"] + 1) if event["e"] == "aggTrade" and {"f", "l"} <= set(event) else 1
+    return (event["s"], str(number), event["T"], float(event["p"]), float(event["q"]), side, count)

@@ -74,6 +74,22 @@ def test_what_was_put_in_comes_out_and_nothing_else(tmp_path_factory, spans, tim
     assert list(held.complete) == list(complete)
 
 
+def test_bars_with_more_columns_lie_apart_and_the_later_word_counts(tmp_path):
+    archive, source = Archive(tmp_path), ("binance",)
+    wide = archive.shelf(source, "BTC/USDT", parse("1m"), None, ("trades", "quote_volume"))
+    plain = archive.shelf(source, "BTC/USDT", parse("1m"))
+    assert wide.folder != plain.folder
+    times = 1_704_067_200_000 + 60_000 * np.arange(6)
+    rows = np.arange(42.0).reshape(7, 6)
+    wide.add((times[:4], rows[:, :4]), Spans([(int(times[0]), int(times[4]))]))
+    wide.add((times[2:], -rows[:, 2:]), Spans([(int(times[2]), int(times[5]) + 60_000)]))
+    (held, complete), _ = wide.read(int(times[0]), int(times[5]) + 60_000)
+    assert held[0].tolist() == times.tolist()
+    assert held[1].tolist() == np.hstack([rows[:, :2], -rows[:, 2:]]).tolist()
+    assert list(complete) == [(int(times[0]), int(times[5]) + 60_000)]
+    assert not len(plain.read(int(times[0]), int(times[5]))[0].columns[0])
+
+
 def test_bars_outside_what_is_complete_are_not_kept(tmp_path):
     shelf = shelf_in(tmp_path)
     shelf.add(bars(START_MS, 100), Spans([(START_MS + 10 * MINUTE_MS, START_MS + 20 * MINUTE_MS)]))

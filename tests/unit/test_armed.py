@@ -73,6 +73,19 @@ def test_it_is_due_at_the_first_bar_that_reaches_the_best_close_less_its_distanc
         assert stop.created.price == model
 
 
+def test_a_bars_extremes_from_before_it_moved_do_not_trigger_it():
+    stop, bars = Stop("sell", 100.0, 10.0), Bars()
+    bars.add(100.0, 100.0, 100.0)
+    armed = Armed(stop, None, START + MINUTE)
+    # Within the bar the price fell to 95 first, and rose to 107 then.
+    assert not armed.touched(95.0, START + 1.2 * MINUTE)
+    assert not armed.touched(107.0, START + 1.5 * MINUTE)
+    assert stop.created.price == 97.0
+    bars.add(107.0, 95.0, 106.0)
+    assert not armed.due(bars)
+    assert armed.touched(97.0, START + 2.1 * MINUTE)
+
+
 def test_of_a_bar_that_was_under_way_only_the_close_counts():
     stop, bars = Stop("sell", 100.0, 10.0), Bars()
     bars.add(100.0, 100.0, 100.0)

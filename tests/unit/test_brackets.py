@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from ccxtbt.errors import ConfigError
-from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Group, Send
+from ccxtbt.trading.brackets import Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.states import Accepted, Amend, Canceled, Completed, Expired, Fill, Margin, Rejected, Status
 
 D = Decimal
@@ -285,6 +285,123 @@ def test_a_fill_is_a_price_too(bracket):
     bracket.on_price(112)
     assert bracket.apply("stop", 1, sold("0.5")) == [Cancel("entry")]
     assert bracket.apply("stop", 1, Canceled()) == [Send("stop", 2, D("0.5"))]
+
+
+# Both exits as one list
+
+
+@pytest.fixture
+def listed() -> Bracket:
+    return Bracket([STOP, LIMIT], side="buy", lot=LOT, base="BTC", parent="entry", lists=True)
+
+
+def pair(leg, size):
+    return Pair(Send("stop", leg, D(size)), Send("limit", leg, D(size)))
+
+
+def enter_listed(bracket, size="1"):
+    told = bracket.apply("entry", 0, bought(size)) + bracket.apply("entry", 0, Completed())
+    assert told == [pair(1, size)]
+    assert bracket.apply("stop", 1, Accepted()) == bracket.apply("limit", 1, Accepted()) == []
+
+
+def test_a_list_looks_after_itself(listed):
+    enter_listed(listed)
+    assert listed.on_price(111) == listed.on_price(89) == listed.on_price(100) == []
+    assert listed.apply("limit", 1, Expired()) == []
+    assert listed.apply("stop", 1, sold("0.3")) == listed.apply("stop", 1, sold("0.7")) == []
+    assert listed.apply("stop", 1, Completed()) == [End("stop", Status.COMPLETED), End("limit", Status.CANCELED)]
+    assert listed.done
+
+
+def test_the_end_of_a_list_is_told_in_whatever_order_it_is_heard(listed):
+    enter_listed(listed)
+    assert listed.apply("limit", 1, sold("1", 110)) == []
+    assert listed.apply("limit", 1, Completed()) == [End("limit", Status.COMPLETED)]
+    assert not listed.done
+    assert listed.apply("stop", 1, Expired()) == [End("stop", Status.CANCELED)]
+    assert listed.done
+
+
+def test_a_list_is_cancelled_once_and_sent_anew_as_the_entry_grows(listed):
+    assert listed.apply("entry", 0, bought("0.3")) == [pair(1, "0.3")]
+    assert listed.apply("entry", 0, bought("0.2")) == []
+    assert listed.apply("stop", 1, Accepted()) == [Cancel("stop")]
+    assert listed.apply("limit", 1, Accepted()) == []
+    assert listed.apply("limit", 1, Canceled()) == []
+    assert listed.apply("stop", 1, Canceled()) == [pair(2, "0.5")]
+
+
+@pytest.mark.parametrize("heard", ["fill", "end"])
+def test_a_target_filled_in_part_stands_alone_until_the_price_is_half_way_back(listed, heard):
+    enter_listed(listed)
+    words = [("limit", sold("0.4", 110)), ("stop", Expired())]
+    for key, word in words if heard == "fill" else reversed(words):
+        assert listed.apply(key, 1, word) == []
+    assert listed.on_price(100.01) == []
+    assert listed.on_price(100) == [Cancel("limit")]
+    assert listed.apply("limit", 1, Canceled()) == [pair(2, "0.6")]
+
+
+def test_a_list_that_is_filled_while_it_is_cancelled_leaves_nothing(listed):
+    enter_listed(listed)
+    assert listed.cancel("stop") == [Cancel("stop")]
+    assert listed.cancel("limit") == []
+    assert listed.apply("stop", 1, Expired()) == listed.apply("limit", 1, sold("1", 110)) == []
+    told = listed.apply("limit", 1, Completed())
+    assert told == [End("stop", Status.CANCELED), End("limit", Status.COMPLETED)]
+
+
+@pytest.mark.parametrize("no", [Rejected("bad prices"), Margin("no funds")])
+def test_a_refused_list_gives_way_to_the_stop_alone_until_that_ends(listed, no):
+    listed.apply("entry", 0, bought("1"))
+    assert listed.apply("stop", 1, no) == []
+    assert listed.apply("limit", 1, no) == [Send("stop", 2, D(1))]
+    assert listed.apply("stop", 2, Accepted()) == []
+    assert listed.apply("entry", 0, bought("0.5")) == [Cancel("stop")]
+    assert listed.apply("stop", 2, Canceled()) == [Pair(Send("stop", 3, D("1.5")), Send("limit", 2, D("1.5")))]
+
+
+def test_a_refused_list_whose_stop_is_due_goes_at_market(listed):
+    listed.apply("entry", 0, bought("1"))
+    listed.apply("stop", 1, Rejected("bad prices"))
+    listed.apply("limit", 1, Rejected("bad prices"))
+    assert listed.apply("stop", 2, Rejected("through", immediate=True)) == [Send("stop", 3, D(1), triggered=True)]
+
+
+def test_above_the_target_there_is_no_list(listed):
+    listed.on_price(112)
+    assert listed.apply("entry", 0, Fill(D(1), D(111))) == [Send("limit", 1, D(1))]
+    listed.apply("limit", 1, Accepted())
+    assert listed.on_price(100) == [Cancel("limit")]
+    assert listed.apply("limit", 1, Canceled()) == [Pair(Send("stop", 1, D(1)), Send("limit", 2, D(1)))]
+
+
+def test_a_list_that_is_cancelled_by_hand_ends_both_and_says_what_is_held(listed):
+    enter_listed(listed)
+    assert listed.apply("stop", 1, Canceled("by hand")) == [End("stop", Status.CANCELED, "by hand")]
+    told = listed.apply("limit", 1, Canceled("by hand"))
+    assert told == [End("limit", Status.CANCELED, "by hand"), Exposed(D(1), "by hand by hand")]
+
+
+def test_an_exit_that_was_there_alone_becomes_one_of_a_list():
+    bracket = Bracket([STOP, LIMIT], side="buy", lot=LOT, size=D(2), lists=True)
+    bracket.adopt("stop", D(2), working=True)
+    assert bracket.start() == [Cancel("stop")]
+    told = bracket.apply("stop", 0, Canceled())
+    assert told == [pair(1, "2")]
+
+
+def test_what_a_list_repeats_changes_nothing(listed):
+    enter_listed(listed)
+    listed.apply("entry", 0, bought("0.5"))
+    listed.apply("stop", 1, Canceled())
+    listed.apply("limit", 1, Canceled())
+    for word in (Accepted(), Expired(), Canceled(), Rejected("late")):
+        assert listed.apply("stop", 1, word) == listed.apply("limit", 1, word) == []
+    assert listed.apply("limit", 2, Accepted()) == listed.apply("stop", 2, Accepted()) == []
+    assert listed.apply("stop", 2, sold("1.5")) == []
+    assert listed.apply("stop", 2, Completed())[0] == End("stop", Status.COMPLETED)
 
 
 @pytest.mark.parametrize("kinds", [[], ["stop", "stop"], ["limit", "stop", "limit"]])

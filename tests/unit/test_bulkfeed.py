@@ -765,6 +765,32 @@ def test_an_appended_bar_must_be_later_than_all_before():
     assert feed.pending == 6
 
 
+def test_bars_of_ticks_may_share_a_time():
+    times = np.array([1_000, 1_000, 2_000])
+
+    class Look(bt.Strategy):
+        def __init__(self):
+            self.seen = []
+
+        def next(self):
+            self.seen.append((len(self.data), self.data.close[0]))
+
+    class Growing(BulkFeed):
+        def _drained(self):
+            if self.last_ms == 2_000:
+                self.append(2_000, *[4.0] * 5)
+                self.append(3_000, *[5.0] * 5)
+
+    for options in ({}, {"preload": False}, {"runonce": False}, {"exactbars": 1}):
+        feed = Growing(columns=(times, np.tile([1.0, 2.0, 3.0], (5, 1))), timeframe=bt.TimeFrame.Ticks)
+        cerebro = bt.Cerebro(stdstats=False, **options)
+        cerebro.adddata(feed)
+        cerebro.addstrategy(Look)
+        assert cerebro.run()[0].seen == [(n, float(n)) for n in range(1, 6)]
+        with pytest.raises(DataError, match="not later"):
+            feed.append(2_999, *[6.0] * 5)
+
+
 def test_an_unknown_stamp_is_refused():
     with pytest.raises(ConfigError, match="'middle'"):
         loaded(BulkFeed(columns=columns(3), stamp="middle"))

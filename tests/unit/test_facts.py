@@ -7,8 +7,10 @@ import inspect
 import ccxt.pro
 import pytest
 
+from ccxtbt.exchange.adapter import Hooks, open_async
 from ccxtbt.exchange.budgets import Budget
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.exchanges import facts_of
 
 FAMILY = {
     "binance": "https://api.binance.com/api/v3/exchangeInfo",
@@ -76,3 +78,18 @@ def test_start_up_options_are_read_by_the_class(name):
     sources = "".join(inspect.getsource(cls) for cls in getattr(ccxt.pro, name).__mro__ if cls is not object)
     missing = [option for option in facts_of(name).startup_options if f"'{option}'" not in sources]
     assert not missing
+
+
+def test_a_cost_may_be_that_of_one_kind_of_question_alone():
+    """Hyperliquid answers everything at one address; its bars weigh more than ccxt reckons, the rest does not."""
+    facts = facts_of("hyperliquid")
+    budget = Budget("hyperliquid", facts)
+    exchange = open_async("hyperliquid", {}, Hooks(Clock(), budget, budget.key("key")))
+    config = exchange.api["public"]["post"]["info"]
+
+    def cost(kind):
+        return exchange.calculate_rate_limiter_cost("public", "POST", "info", {"type": kind}, config)
+
+    assert cost("candleSnapshot") == facts.costs["public/info?type=candleSnapshot"] > config["byType"]["candleSnapshot"]
+    assert cost("orderStatus") == config["byType"]["orderStatus"]
+    assert cost("meta") == config["cost"]

@@ -19,6 +19,7 @@ FRONTS = {
     "liveswaps",
     "bracketorders",
     "bulkfeed",
+    "ending",
     "inbox",
     "mailbox",
     "metrics",
@@ -26,8 +27,8 @@ FRONTS = {
     "gathering",
     "forming",
 }
-TOP = {"cli", "demo", "__main__"}
-GROUND = {"errors", "market.timeframes", "exchange.facts"}
+TOP = {"catalogue", "cli", "demo", "__main__"}
+GROUND = {"errors", "market.timeframes", "exchange.facts", "exchange.exchanges"}
 # room -> the rooms it may import, besides itself and the ground
 ALLOWED = {
     "ground": set(),

@@ -5,7 +5,8 @@ import uuid
 import pytest
 
 from ccxtbt.errors import ConfigError
-from ccxtbt.exchange.facts import NO_CLIENT_IDS, Facts, facts_of
+from ccxtbt.exchange.exchanges import NO_CLIENT_IDS, facts_of
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 
 LAST = 2**31

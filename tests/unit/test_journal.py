@@ -1,11 +1,15 @@
 """The journal on a real disk: what it keeps, who may have it, and what it says when it cannot write."""
 
 import os
+import random
 import resource
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 
 import ccxtbt
 from ccxtbt.errors import ConfigError
-from ccxtbt.trading.journal import SCHEMA_VERSION, Intent, Journal, Link, LinkEnd, Told
+from ccxtbt.trading.journal import _MIGRATIONS, SCHEMA_VERSION, Intent, Journal, Kept, Link, LinkEnd, Told
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.states import Accepted, Amend, Completed, Fill, Submitted
 
@@ -64,7 +68,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path):
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setattr("ccxtbt.trading.journal.PROBE_S", 0.05)
     made = Desk(tmp_path / "journal.sqlite")
     yield made
     for journal in made.journals:
@@ -124,7 +129,8 @@ def test_a_client_id_of_an_earlier_run_is_refused_and_holds_up_no_other(desk):
 
 
 def test_secrets_among_the_parameters_are_not_kept(desk):
-    desk.kept(desk.open(), intent(1, tradePassword="hunter2", api_key="k123", postOnly=True))
+    nested = {"auth": {"passphrase": "hunter2"}}
+    desk.kept(desk.open(), intent(1, tradePassword="hunter2", api_key="k123", postOnly=True, nested=nested))
     (kept,) = desk.rows("SELECT params FROM intents")[0]
     assert "postOnly" in kept
     # Not in the file, nor in what is not yet in the file.
@@ -172,39 +178,252 @@ def test_a_journal_of_a_newer_release_is_refused(desk):
         desk.open()
 
 
-def test_a_damaged_file_is_named_and_left_as_it_is(desk):
+def schema_of(path):
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_journal_of_an_older_release_is_brought_up_to_date(desk, tmp_path, version):
+    with closing(sqlite3.connect(desk.path)) as db:
+        for step in range(version):
+            db.executescript(_MIGRATIONS[step])
+        db.executescript(f"""
+            PRAGMA user_version = {version};
+            INSERT INTO meta VALUES ('account', 'binance-abc'), ('counter', '7'), ('nonce', '00000000000ab');
+            INSERT INTO runs (nonce, began_ms) VALUES ('00000000000ab', 5);
+            INSERT INTO intents
+            VALUES (7, 'bt7', 1, 3, 0, 0, 'BTC/USDT', 'limit', 'buy', '0.1', '6', 0, '{{}}', NULL, 6);
+            INSERT INTO states VALUES (NULL, 'bt7', 'Accepted', '99', '', '0', '0', 6);
+        """)
+    journal = desk.open()
+    assert journal.first == 8
+    assert desk.kept(journal, intent(8)) == [""]
+    journal.note(Kept({"seen": "[1]"}))
+    journal.close()
+    assert desk.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert desk.rows("SELECT number, client_id FROM intents ORDER BY number") == [(7, "bt7"), (8, "bt8")]
+    assert desk.rows("SELECT order_id FROM states") == [("99",)]
+    assert desk.rows("SELECT * FROM state") == [("seen", "[1]")]
+    Desk(tmp_path / "fresh.sqlite").open().close()
+    assert schema_of(desk.path) == schema_of(tmp_path / "fresh.sqlite")
+
+
+def refused(path):
+    """Open a journal that cannot be used; return what is said."""
+    with pytest.raises(ConfigError) as caught:
+        Desk(path).open()
+    assert str(path) in str(caught.value)
+    assert "no order is sent without it" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_named_and_left_as_it_is(desk):
     desk.path.write_bytes(b"no database" * 1_000)
-    with pytest.raises(ConfigError, match=r"journal\.sqlite cannot be used .*no order is sent without it"):
-        desk.open()
+    refused(desk.path)
     assert desk.path.read_bytes() == b"no database" * 1_000
+
+
+def filled(desk, intents=200):
+    """Write a journal of several pages, all of them in the file itself."""
+    journal = desk.open()
+    assert not any(desk.kept(journal, *(intent(number) for number in range(1, intents + 1))))
+    journal.note(Kept({"seen": "[1]"}))
+    journal.close()
+    assert not Path(f"{desk.path}-wal").exists()
+    return desk.path.read_bytes()
+
+
+def test_a_damaged_head_is_named(desk):
+    sound = filled(desk)
+    desk.path.write_bytes(random.Random(1).randbytes(100) + sound[100:])
+    refused(desk.path)
+
+
+def test_a_file_that_was_cut_is_named(desk):
+    sound = filled(desk)
+    desk.path.write_bytes(sound[: len(sound) // 2])
+    refused(desk.path)
+
+
+def test_whatever_bytes_are_damaged_a_journal_is_refused_with_a_sentence_or_works(desk):
+    sound, seen = filled(desk), {"refused": 0, "works": 0}
+    for seed in range(40):
+        rng = random.Random(seed)
+        length = rng.choice((8, 64, 4_096))
+        at = rng.randrange(100, len(sound) - length)
+        desk.path.write_bytes(sound[:at] + rng.randbytes(length) + sound[at + length :])
+        print(f"seed {seed}: {length} bytes at {at}")
+        try:
+            journal = desk.open()
+        except ConfigError as error:
+            said = str(error)
+            seen["refused"] += 1
+        else:
+            # What SQLite cannot see at once it meets when it writes, and that is told like a full disk.
+            (said,) = desk.kept(journal, intent(10_000))
+            journal.close()
+            seen["works"] += 1
+        assert said == "" or "no order is sent without it" in said
+        for left in desk.path.parent.glob("journal.sqlite-[ws]*"):
+            left.unlink()
+    print(seen)
+    assert seen["refused"] > 10
+
+
+@pytest.mark.parametrize("damage", ["cut", "bytes"])
+def test_of_a_damaged_log_what_came_before_the_damage_is_there(desk, tmp_path, damage):
+    journal = desk.open()
+    for number in range(1, 30):
+        desk.kept(journal, intent(number))
+    # As a machine leaves it that loses its power: the log was not yet carried into the file.
+    copies = {name: Path(f"{desk.path}{name}").read_bytes() for name in ("", "-wal")}
+    for seed in range(10):
+        rng = random.Random(seed)
+        log = copies["-wal"]
+        at = rng.randrange(len(log) // 4, len(log))
+        print(f"seed {seed}: {damage} at {at} of {len(log)}")
+        there = Desk(tmp_path / f"{seed}" / "journal.sqlite")
+        there.path.parent.mkdir()
+        there.path.write_bytes(copies[""])
+        broken = log[:at] if damage == "cut" else log[:at] + rng.randbytes(32) + log[at + 32 :]
+        Path(f"{there.path}-wal").write_bytes(broken)
+        again = there.open()
+        kept = [number for (number,) in there.rows("SELECT number FROM intents ORDER BY number")]
+        assert kept == list(range(1, len(kept) + 1))
+        assert again.first == len(kept) + 1
+        # The numbers that were lost may come again; the ids that are made of them do not.
+        assert again.nonce != journal.nonce
+        assert there.kept(again, intent(again.first, "fresh")) == [""]
+        again.close()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be used"):
-        Desk(tmp_path / "file" / "journal.sqlite").open()
+    refused(tmp_path / "file" / "journal.sqlite")
+    refused(tmp_path)
+
+
+@contextmanager
+def as_nobody():
+    """Lose the right to write everywhere, where the tests have it: permissions do not stop root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shut_folder():
+    """Make a folder that only its owner may write into, where everybody may look."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("there", ["nothing", "a journal", "a journal and its lock"])
+def test_a_read_only_folder_is_named(shut_folder, there):
+    path = shut_folder / "journal.sqlite"
+    if there != "nothing":
+        Desk(path).open().close()
+        path.chmod(0o444)
+    if there == "a journal":
+        Path(f"{path}-lock").unlink()
+    shut_folder.chmod(0o555)
+    with as_nobody():
+        refused(path)
+
+
+def test_a_read_only_file_is_named(shut_folder):
+    path = shut_folder / "journal.sqlite"
+    Desk(path).open().close()
+    path.chmod(0o444)
+    Path(f"{path}-lock").chmod(0o666)
+    shut_folder.chmod(0o777)
+    with as_nobody():
+        refused(path)
+
+
+@contextmanager
+def full_disk(path):
+    """Have the system itself refuse each byte beyond the log's present end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def wait_for(condition):
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
 
 
 def test_a_full_disk_refuses_intents_keeps_the_rest_and_is_told_once(desk):
     journal = desk.open()
     desk.kept(journal, intent(1))
-    # The system itself refuses each byte beyond the log's present end.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{desk.path}-wal").stat().st_size, hard))
-    try:
+    with full_disk(desk.path):
         journal.note(Told("bt1", [Accepted("7", 4)], "7", D(0), D(0)))
         (second,), (third,) = desk.kept(journal, intent(2)), desk.kept(journal, intent(3))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert journal.trouble == third
     assert "cannot be written" in second
     assert "no order is sent without it" in third
     assert len(desk.notices) == 1
+    assert "open ones can be cancelled" in desk.notices[0]
     assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,)]
-    # With room again the next intent is kept, and what was owed too.
-    assert desk.kept(journal, intent(4)) == [""]
+    # With room again what was owed is kept, without anybody's asking.
+    wait_for(lambda: not journal.trouble)
     assert "written again" in desk.notices[-1]
-    assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,), (4,)]
     assert desk.rows("SELECT status FROM states") == [("Accepted",)]
+    assert desk.kept(journal, intent(4)) == [""]
+    assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,), (4,)]
+
+
+def test_a_full_disk_with_nothing_owed_is_tried_again_too(desk):
+    journal = desk.open()
+    desk.kept(journal, intent(1))
+    with full_disk(desk.path):
+        desk.kept(journal, intent(2))
+        # Longer than the pause between two trials: none of them may take an empty transaction for a success.
+        time.sleep(0.3)
+        assert journal.trouble
+        assert len(desk.notices) == 1
+    wait_for(lambda: not journal.trouble)
+    assert len(desk.notices) == 2
+
+
+def test_a_database_that_may_not_grow_refuses_intents(desk):
+    journal = desk.open()
+    desk.kept(journal, intent(1))
+    (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
+    # SQLite's own word for a disk without room.
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    said = desk.kept(journal, *(intent(number, None, note="x" * 500) for number in range(2, 60)))
+    assert any("database or disk is full" in each and "no order is sent without it" in each for each in said)
+    kept = {number for (number,) in desk.rows("SELECT number FROM intents")}
+    assert kept == {1, *(number for number, each in enumerate(said, 2) if not each)}
+
+
+def test_a_file_that_was_taken_away_refuses_intents_until_it_is_back(desk, tmp_path):
+    journal = desk.open()
+    desk.kept(journal, intent(1))
+    desk.path.rename(tmp_path / "away.sqlite")
+    (said,) = desk.kept(journal, intent(2))
+    assert "no order is sent without it" in said
+    desk.path.touch()
+    (said,) = desk.kept(journal, intent(3))
+    assert "another file is in its place" in said
+    (tmp_path / "away.sqlite").rename(desk.path)
+    wait_for(lambda: not journal.trouble)
+    assert desk.kept(journal, intent(4)) == [""]
 
 
 def test_many_intents_share_a_commit(desk):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ccxtbt.errors import ConfigError, NotOfferedError, OrderRefusedError
+from ccxtbt.exchange.facts import Trail
 from ccxtbt.trading.orders import Request, request_of, trails_there, waits_here
 from ccxtbt.trading.rules import Rules, rules_of
 from reference.markets import binance
@@ -197,7 +198,7 @@ def test_the_trigger_is_named_as_the_exchange_names_it(rules, order):
 
 
 def test_a_trailing_stop_is_told_in_the_exchanges_words(rules, order):
-    made, trailing = order("sell", bt.Order.StopTrail, price=60_000.0, trailpercent=0.015), ("trailingPercent",)
+    made, trailing = order("sell", bt.Order.StopTrail, trailpercent=0.015), ("trailingPercent",)
     swap = replace(rules, trailing=True)
     assert trails_there(made, swap, trailing)
     assert not waits_here(made, swap, {}, trailing)
@@ -205,7 +206,7 @@ def test_a_trailing_stop_is_told_in_the_exchanges_words(rules, order):
     # backtrader's is a share, ccxt's a percentage.
     assert (request.type, request.price, request.params["trailingPercent"]) == ("market", None, "1.5")
     by_amount = request_of(
-        order("sell", bt.Order.StopTrail, price=60_000.0, trailamount=5.5),
+        order("sell", bt.Order.StopTrail, trailamount=5.5),
         swap,
         "a",
         trailing_params=("trailingAmount",),
@@ -223,8 +224,30 @@ def test_a_trailing_stop_is_told_in_the_exchanges_words(rules, order):
     ],
 )
 def test_what_the_exchange_cannot_trail_is_watched_here(order, exectype, given, trailing, taken):
-    made = order("sell", exectype, price=60_000.0, plimit=59_900.0, **given)
+    made = order("sell", exectype, price=30_000.0, plimit=29_900.0, **given)
     assert waits_here(made, Rules("BTC/USDT", trailing=trailing), {}, taken)
+
+
+@pytest.mark.parametrize(
+    ("price", "percent", "there"),
+    [
+        (None, 0.001, True),
+        (30_000.0, 0.2, True),
+        (None, 0.0123, True),
+        (None, 0.0009, False),
+        (None, 0.21, False),
+        (None, 0.01234, False),
+        (30_001.0, 0.01, False),
+    ],
+    ids=["least", "most", "on the step", "too near", "too far", "too fine", "from a price of the user's"],
+)
+def test_a_trailing_stop_is_the_exchanges_as_far_as_that_can_have_it(order, price, percent, there):
+    rules = Rules("BTC/USDT", trailing=True, trail=Trail("0.1", "20", "0.01", params={"stopLossOrTakeProfit": "stop"}))
+    made = order("sell", bt.Order.StopTrail, price=price, trailpercent=percent)
+    assert trails_there(made, rules, ("trailingPercent",)) is there
+    if there:
+        request = request_of(made, rules, "a", trailing_params=("trailingPercent",))
+        assert request.params["stopLossOrTakeProfit"] == "stop"
 
 
 def test_a_stop_where_ccxt_knows_no_trigger_is_watched_here_unless_the_user_says_how(order):

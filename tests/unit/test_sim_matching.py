@@ -234,6 +234,27 @@ def test_a_stop_limit_rests_at_its_price_after_the_trigger():
     assert (order.status, order.executed, order.fills[0].price) == ("PARTIALLY_FILLED", D("0.2"), D("97.50"))
 
 
+@pytest.mark.parametrize(
+    ("side", "prices", "fired"),
+    [
+        ("SELL", ["102", "104", "102.97"], False),
+        ("SELL", ["102", "104", "102.96"], True),
+        ("SELL", ["99.01"], False),
+        ("SELL", ["99"], True),
+        ("BUY", ["98", "96", "96.95"], False),
+        ("BUY", ["98", "96", "96.96"], True),
+    ],
+)
+def test_a_trailing_stop_works_once_the_price_has_come_back_from_its_best(side, prices, fired):
+    bench = Bench(*[(at_s, price, "0.01", SOLD) for at_s, price in enumerate(prices, 1)])
+    order = bench.place(side, "STOP_LOSS", quantity="0.5", trailing_delta=100)
+    assert not order.working
+    bench.run(len(prices) - 1)
+    assert not order.working
+    bench.run(len(prices))
+    assert order.working == fired
+
+
 def test_a_stop_that_would_trigger_at_once_is_refused():
     bench = Bench()
     for side, kind, stop in [
@@ -304,7 +325,12 @@ def test_the_fee_coin_pays_at_a_discount_while_there_is_enough():
         ({"type": "LIMIT_MAKER"}, -1106, "Parameter 'timeInForce' sent when not required."),
         ({"type": "MARKET", "price": None, "time_in_force": None, "quote_qty": D(9)}, -1128, "Combination of"),
         ({"type": "MARKET", "price": None, "time_in_force": None, "quantity": None}, -1102, "Param 'quantity' or"),
-        ({"trailing_delta": 100}, -2010, "Trailing stop orders are not supported for this symbol."),
+        ({"trailing_delta": 100}, -2010, "This simulator trails stop losses alone"),
+        (
+            {"type": "STOP_LOSS", "price": None, "time_in_force": None, "trailing_delta": 9},
+            -1013,
+            "Filter failure: TRAILING_DELTA",
+        ),
         ({"iceberg_qty": D(1)}, -2010, "Iceberg orders are not supported for this symbol."),
         ({"quantity": D(0)}, -1013, "Invalid quantity."),
         ({"price": D(-1)}, -1013, "Invalid price."),
@@ -393,6 +419,7 @@ def test_exchange_info_lists_the_filters_that_are_checked():
         "MARKET_LOT_SIZE",
         "PERCENT_PRICE_BY_SIDE",
         "NOTIONAL",
+        "TRAILING_DELTA",
         "MAX_NUM_ORDERS",
         "MAX_NUM_ALGO_ORDERS",
         "MAX_NUM_ORDER_LISTS",

@@ -8,7 +8,8 @@ import json
 import ccxt.pro
 import pytest
 
-from ccxtbt.market.frames import DIALECTS
+from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.market.frames import DIALECTS, trade_of
 
 BINANCE = {
     "e": "trade", "E": 1672515782136, "s": "BNBBTC", "t": 12345, "p": "0.00100000", "q": "100.50000000",
@@ -223,7 +224,7 @@ def test_a_frame_is_read_as_ccxt_reads_it(exchange_id, message, market):
     exchange.markets = {market["symbol"]: exchange.safe_market_structure(market)}
     assert list(read) == [dialect.trades_key(exchange, market["symbol"])]
     (trades,) = read.values()
-    assert [trade[1:] for trade in trades] == [
+    assert [trade[1:5] for trade in trades] == [
         (each["timestamp"], each["price"], each["amount"], each["side"]) for each in expected
     ]
     if exchange_id not in MADE_UP:
@@ -234,6 +235,21 @@ def test_ids_that_ccxt_makes_up_or_rounds():
     assert [trade.id for trade in DIALECTS["mexc"].trades(json.dumps(MEXC))["BTC_USDT"]] == ["", ""]
     assert DIALECTS["htx"].trades(json.dumps(HTX))["btcusdt"][0].id == "102523573486"
     assert DIALECTS["htx"].trades(json.dumps(HTX_SWAP))["BTC-USDT"][0].id == "1316022650000"
+
+
+def test_trades_that_the_exchange_puts_together_are_counted():
+    # The second holds what the compiled reader leaves to a parser.
+    for exchange_id, message in (
+        ("binance", BINANCE_AGGREGATE),
+        ("binance", BINANCE_AGGREGATE | {"x": {}}),
+        ("okx", OKX),
+    ):
+        (trades,) = DIALECTS[exchange_id].trades(json.dumps(message, separators=(",", ":"))).values()
+        assert [trade.parts for trade in trades] == [3]
+    (trades,) = DIALECTS["binance"].trades(json.dumps(BINANCE_AGGREGATE, separators=(",", ":"))).values()
+    row = ccxt.pro.binance().parse_trade(BINANCE_AGGREGATE)
+    assert trade_of(row, TABLE["binance"].trade_ids) == trades[0]
+    assert trade_of(row).parts == 1
 
 
 def test_trades_are_told_oldest_first():

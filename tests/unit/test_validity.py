@@ -8,7 +8,7 @@ import ccxt
 import pytest
 
 from ccxtbt.errors import ConfigError
-from ccxtbt.exchange.facts import facts_of
+from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.trading.rules import Rules, rules_of
 from ccxtbt.trading.validity import native_params, until_ms
 
