@@ -29,7 +29,7 @@ from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.contracts import Payment
-from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Stances, Up
+from ccxtbt.trading.courier import Courier, Down, Held, News, Prices, Stances, Traded, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Intent, Link, LinkEnd, Told
 from ccxtbt.trading.limits import NO_LIMITS, Halt
@@ -228,6 +228,9 @@ class LiveDesk(LiveBooks):
         self._until: dict[int, tuple[int, Any]] = {}
         self._overdue: set[int] = set()
         self._linked: set[int] = set()
+        # Orders that are not known to be ours, at the last look of an audit, and at the last two.
+        self._unexplained: frozenset[tuple[str | None, str]] = frozenset()
+        self._suspects: frozenset[tuple[str | None, str]] = frozenset()
         self._cancelling: set[str] = set()
         # Orders that have ended and still miss something: a fill, their final amount, or their cancel.
         self._unsettled: set[str] = set()
@@ -321,13 +324,17 @@ class LiveDesk(LiveBooks):
             self._prices_s, self._asked = now_s, set(self._wanted)
             self._courier.refresh_prices(self._wanted)
 
-    def _hear_account(self, item: dict[str, Any] | Prices | Stances | Payment) -> None:
+    def _hear_account(self, item: dict[str, Any] | Prices | Stances | Payment | Traded) -> None:
         """Take what was pushed of the account, or what it is priced by."""
         now_s = time.monotonic()
         if isinstance(item, Prices):
             self._prices |= item.last
         elif isinstance(item, Payment):
             self._book_payment(item)
+        elif isinstance(item, Traded):
+            # One look may meet a server that is behind: what two in a row do not explain is another's.
+            unknown = self._states.unknown()
+            self._suspects, self._unexplained = unknown & self._unexplained, unknown
         elif isinstance(item, dict):
             self._balance_s = now_s
             self.wallet.update(item)
@@ -350,8 +357,12 @@ class LiveDesk(LiveBooks):
             self._audit.looking = False
             self._audit.put_off(now_s, again=True)
         else:
-            self._book_foreign(self._states.foreign(looked=True))
-            self._book_proved(self._audit.look(self.differences(), now_s))
+            self._book_foreign(self._states.foreign(self._suspects, held.waiting))
+            if self._states.has_strays():
+                self._audit.looking = False
+                self._audit.put_off(now_s, again=True)
+            else:
+                self._book_proved(self._audit.look(self.differences(), now_s))
 
     def _show_prices(self) -> None:
         """Show each new bar to the orders that are watched here."""
@@ -551,7 +562,7 @@ class LiveDesk(LiveBooks):
                 self.cancel(order)
         elif isinstance(item, Held):
             self._hear_held(item)
-        elif isinstance(item, dict | Prices | Stances | Payment):
+        elif isinstance(item, dict | Prices | Stances | Payment | Traded):
             self._hear_account(item)
         else:
             state, told = self._states.apply(item)

@@ -58,10 +58,18 @@ class Held:
         In ccxt's structure; None where it could not be had.
     looked : bool
         The trades were looked at first, as an audit wants it.
+    waiting : frozenset of str
+        Our ids of the conditional orders that had not become others after the trades were looked at.
     """
 
     balance: dict[str, Any] | None
     looked: bool = False
+    waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """The trades that an audit has asked for are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class Stances:
     whole: bool = False
 
 
-News = Fact | Up | Down | Held | Prices | Stances | Payment | dict[str, Any]
+News = Fact | Up | Down | Held | Traded | Prices | Stances | Payment | dict[str, Any]
 
 Asked = tuple[str | None, str, str]
 """The exchange's id of an order, None where it is not known, ours, and its market."""
@@ -343,9 +351,10 @@ class Courier:
         held = Held(None, looked=True)
         try:
             await self.look_up_trades(symbols)
-            await self.look_up_orders(conditional)
+            self._put(Traded())
+            waiting = await self.look_up_orders(conditional)
             await self._look_at_contracts()
-            held = Held(await self._private.balance(), looked=True)
+            held = Held(await self._private.balance(), looked=True, waiting=waiting)
         except TryLaterError as error:
             logger.warning("%s", error)
         finally:
@@ -403,8 +412,15 @@ class Courier:
                 self.trade(trade)
             self._complete_ms[symbol] = asked_ms
 
-    async def look_up_orders(self, orders: Iterable[Asked]) -> None:
-        """Pass on how orders stand; runs on the I/O thread."""
+    async def look_up_orders(self, orders: Iterable[Asked]) -> frozenset[str]:
+        """Pass on how orders stand; runs on the I/O thread.
+
+        Returns
+        -------
+        frozenset of str
+            Our ids of the conditional orders that wait for their trigger yet.
+        """
+        waiting = set()
         for order_id, client_id, symbol in orders:
             if order_id is None and client_id in self._answers and not self._answers[client_id].done():
                 continue
@@ -422,6 +438,9 @@ class Courier:
             became = next((fact.became for fact in facts if isinstance(fact, OrderFact) and fact.became), None)
             if became is not None:
                 await self._look_up_become(became, client_id, symbol)
+            elif found and client_id in self._apart:
+                waiting.add(client_id)
+        return frozenset(waiting)
 
     async def _look_up_become(self, order_id: str, client_id: str, symbol: str) -> None:
         """Pass on how the order stands that a conditional one has become."""

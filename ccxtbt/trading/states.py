@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -601,24 +601,45 @@ class Orders:
             self._retire(state)
         return state, told
 
-    def foreign(self, *, looked: bool = False) -> list[FillFact]:
+    def foreign(
+        self, suspects: Container[tuple[str | None, str]] | None = None, waiting: Container[str] = ()
+    ) -> list[FillFact]:
         """Take out the fills that belong to no order of ours.
 
         While the exchange's id is not known under which an order of ours is filled, a fill in its market may be its.
 
         Parameters
         ----------
-        looked : bool
-            The conditional orders were asked for after the fills that are known: what is none of theirs is another's.
+        suspects : container of (str, str) or None
+            Only these of the `unknown`; None: all.
+        waiting : container of str
+            Our ids of conditional orders that the exchange said to wait yet after it had told those fills: they are
+            none of theirs.
         """
-        unanswered = {state.symbol for state in self._open.values() if not (state.ids if looked else state.is_named)}
-        keys = [key for key in self._unknown if key[0] is not None and key[0] not in unanswered]
+        unanswered = {
+            state.symbol
+            for state in self._open.values()
+            if not (state.is_named or (state.ids and state.client_id in waiting))
+        }
+        keys = [
+            key
+            for key in self._unknown
+            if key[0] is not None and key[0] not in unanswered and (suspects is None or key in suspects)
+        ]
         return [
             replace(fact, client_id=fact.client_id or self._names.get(key))
             for key in keys
             for fact in self._unknown.pop(key)
             if isinstance(fact, FillFact)
         ]
+
+    def has_strays(self) -> bool:
+        """Whether a fill is known whose order is not: it may be ours or another's."""
+        return any(isinstance(fact, FillFact) for facts in self._unknown.values() for fact in facts)
+
+    def unknown(self) -> frozenset[tuple[str | None, str]]:
+        """Return what orders are told of that are not known to be ours, by market and the exchange's id."""
+        return frozenset(self._unknown)
 
     def _keep(self, fact: OrderFact | FillFact, key: tuple[str | None, str]) -> None:
         if fact.client_id is not None:

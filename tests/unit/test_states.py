@@ -316,12 +316,15 @@ def test_the_fills_of_the_order_that_a_conditional_one_becomes_are_its_own(fill_
     assert state.order_id == "waits"
 
 
-def test_a_fill_beside_an_open_conditional_order_is_anothers_once_that_was_looked_up():
+def test_a_fill_beside_a_conditional_order_that_waits_is_anothers():
     orders, _ = conditional()
     orders.apply(OrderFact("autoclose-1", "forced", "open", symbol="BTC/USDT:USDT"))
     orders.apply(fill_of("forced"))
     assert orders.foreign() == []
-    (fill,) = orders.foreign(looked=True)
+    suspects = orders.unknown()
+    assert orders.foreign(suspects, {"another"}) == []
+    assert orders.foreign((), {"mine"}) == []
+    (fill,) = orders.foreign(suspects, {"mine"})
     assert (fill.order_id, fill.client_id) == ("forced", "autoclose-1")
 
 
