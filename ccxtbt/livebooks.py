@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +16,10 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
+from ccxtbt.liveswaps import LiveSwaps
 from ccxtbt.trading.audit import Apart, Audit, sum_of
 from ccxtbt.trading.books import Book
+from ccxtbt.trading.contracts import ContractBook, Payment, Stance
 from ccxtbt.trading.reports import FillFact
 from ccxtbt.trading.rules import EXACT, FINEST_STEP, Rules
 from ccxtbt.trading.sizes import CommInfo, Position, Size
@@ -76,6 +78,8 @@ class LiveBooks(bt.BrokerBase):
         self._unpriced: set[tuple[str, str]] = set()
         # Positions of the start that no strategy has a trade of yet.
         self._seeds: list[Any] = []
+        # The contracts of the run; None where it trades on spot.
+        self._swaps: LiveSwaps | None = None
 
     def init(self) -> None:
         """Add no CommInfo, where backtrader's own would: it charges nothing and cuts sizes to whole units."""
@@ -125,14 +129,16 @@ class LiveBooks(bt.BrokerBase):
     def getvalue(self, datas: Any = None) -> float:
         """Return money and positions at the last price, in the store's currency; of `datas`, their positions alone.
 
-        Money is the store's currency and what else the markets of the run are paid in.
+        Money is the store's currency and what else the markets of the run are paid in. Of contracts the whole counts
+        the open profit, so that it is the exchange's equity; alone, what a position is worth, below 0 for a short one,
+        so that `order_target_value` and the like reach what they are asked for.
         """
         if datas is not None:
             return sum(self._worth(data) for data in datas)
         # Of the datas that share a position, the one whose bar is the latest tells its price.
         latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
         return sum(map(self._money, (self.store.currency or "", *self._quotes))) + sum(
-            self._worth(data) for data in latest.values()
+            self._worth(data, open_profit=True) for data in latest.values()
         )
 
     get_value = getvalue
@@ -146,6 +152,10 @@ class LiveBooks(bt.BrokerBase):
             position = self.positions[data] = next(same, Position())
         return position.clone() if clone else position
 
+    def stance_of(self, data: Any) -> Stance | None:
+        """Return the exchange's last word on the contract of a data; None on spot."""
+        return None if self._swaps is None else self._swaps.stances.get(self._symbol(data))
+
     def orderstatus(self, order: Any) -> int:
         """Return an order's status."""
         return int(order.status)
@@ -157,7 +167,8 @@ class LiveBooks(bt.BrokerBase):
                 return self.comminfo[name]
         rules, currency = self.rules_of(data), self.store.currency or ""
         rate = None if rules.quote == currency else functools.partial(self.rate, rules.quote, currency)
-        info = CommInfo(commission=float(rules.fee_rate), lot=rules.lot, rate=rate)
+        kind = {"mult": float(rules.contract_size), "stocklike": False, "automargin": -1} if rules.contract_size else {}
+        info = CommInfo(commission=float(rules.fee_rate), lot=rules.lot, rate=rate, **kind)
         return self.comminfo.setdefault(data._name, info)
 
     def rules_of(self, data: Any) -> Rules:
@@ -191,10 +202,12 @@ class LiveBooks(bt.BrokerBase):
         data, lot = order.data, self.rules_of(order.data).lot
         booked = self._book_of(data).fill(fill, self._fee_rate)
         self._amounts = None
+        if self._swaps is not None:
+            self._swaps.agree(self._symbol(data))
         when = data.datetime[0] if fill.ts_ms is None else 719_163 + fill.ts_ms / 86_400_000
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
-        position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
+        position.size, position.price = Size(booked.psize, lot), float(self._book_of(data).price)
         comminfo = self.getcommissioninfo(data)
         told = order.status
         order.execute(
@@ -226,7 +239,13 @@ class LiveBooks(bt.BrokerBase):
 
     def _book_of(self, data: Any) -> Book:
         rules = self.rules_of(data)
-        return self._books.setdefault(rules.symbol, Book(rules.base, rules.quote, rules.lot))
+        if rules.symbol not in self._books:
+            self._books[rules.symbol] = (
+                ContractBook(rules.quote, rules.lot, rules.contract_size)
+                if rules.contract_size
+                else Book(rules.base, rules.quote, rules.lot)
+            )
+        return self._books[rules.symbol]
 
     # Prices
 
@@ -280,7 +299,26 @@ class LiveBooks(bt.BrokerBase):
 
     def differences(self) -> dict[str, Decimal]:
         """Return how much more of each currency the account holds than these books say, or below 0 less."""
-        return self.wallet.differences(self._sums())
+        if self._swaps is None:
+            return self.wallet.differences(self._sums())
+        money = self.wallet.differences(self._sums()) if self.store.connection.facts.wallet_rows else {}
+        return {**money, **self._swaps.differences()}
+
+    def _book_proved(self, changes: Mapping[str, Decimal]) -> None:
+        """Book what two looks have found that no order of this run explains."""
+        positions = {name for name in changes if self._swaps is not None and name in self._swaps.stances}
+        money = {name: change for name, change in changes.items() if name not in positions}
+        if money:
+            self._book_apart(Apart(money))
+        for symbol in positions:
+            if self._swaps is not None:
+                self._swaps.adjust(symbol, changes[symbol])
+
+    def _book_payment(self, payment: Payment) -> None:
+        """Book what was paid or earned for holding a contract, once."""
+        apart = None if self._swaps is None else self._swaps.pay(payment)
+        if apart is not None:
+            self._book_apart(apart)
 
     def _book_apart(self, apart: Apart) -> None:
         """Book what changed without an order of this run, and say so."""
@@ -295,6 +333,10 @@ class LiveBooks(bt.BrokerBase):
             # What traded before the books were opened is in the balance that they were opened with.
             if (fill.ts_ms or 0) <= self._opened_ms or fill.side is None or not self._audit.is_new(fill):
                 continue
+            if self._swaps is not None:
+                # In contracts that the run does not trade only the wallet shows what was done.
+                self._swaps.trade(fill)
+                continue
             rules = self._rules_named(str(fill.symbol))
             beside = Book(rules.base, rules.quote, rules.lot)
             size = fill.amount if fill.side == "buy" else -fill.amount
@@ -304,7 +346,9 @@ class LiveBooks(bt.BrokerBase):
     # Positions of the start
 
     def holdings(self) -> list[str]:
-        """Return the markets of the run of whose base the account holds something."""
+        """Return the markets of the run of which the account holds something."""
+        if self._swaps is not None:
+            return [symbol for symbol, stance in self._swaps.stances.items() if stance.size]
         return [symbol for symbol in self._by_symbol if self._opening.get(self._rules_named(symbol).base)]
 
     def seed(self, symbol: str, price: Decimal | None) -> None:
@@ -319,7 +363,11 @@ class LiveBooks(bt.BrokerBase):
         """
         data = self._by_symbol[symbol][0]
         book, rules = self._book_of(data), self.rules_of(data)
-        book.seed(self._opening.get(rules.base, ZERO), price or ZERO)
+        if self._swaps is None:
+            book.seed(self._opening.get(rules.base, ZERO), price or ZERO)
+        else:
+            stance = self._swaps.stances[symbol]
+            book.seed(stance.size, stance.entry or price or ZERO)
         if book.size:
             position = self.getposition(data, clone=False)
             position.size, position.price = Size(book.size, rules.lot), float(book.price)
@@ -340,17 +388,28 @@ class LiveBooks(bt.BrokerBase):
         position.price = price = float(book.price)
         size = Size(book.size, lot)
         named: dict[str, Any] = {"data": data, "size": size, "price": price, "simulated": True}
-        order = CCXTOrder(side="buy", **named)
+        order = CCXTOrder(side="buy" if size > 0 else "sell", **named)
         comminfo = self.getcommissioninfo(data)
         order.addcomminfo(comminfo)
         nothing = Size(0.0, lot)
-        value, margin = float(EXACT.multiply(book.size, book.price)), comminfo.margin
+        value, margin = float(comminfo.getvaluesize(size, price)), comminfo.margin
         order.execute(0.0, size, price, nothing, 0.0, 0.0, size, value, 0.0, margin, 0.0, size, price)
         order.completed()
-        self._warn(f"The run begins with {book.size} {book.base} of the account, counted as bought at {book.price}.")
+        begun = f"{book.size} {book.base} of the account, counted as bought"
+        if self._swaps is not None:
+            begun = f"{book.size} contracts of {self._symbol(data)}, opened"
+        self._warn(f"The run begins with {begun} at {book.price}.")
         return order
 
     # Markets
+
+    def data_of(self, symbol: str) -> Any:
+        """Return a data of a market of the run."""
+        return self._by_symbol[symbol][0]
+
+    def _symbols_of(self, datas: Iterable[Any]) -> list[str]:
+        """Return the markets of some datas, each once; those of other stores have none."""
+        return list(dict.fromkeys(market for market in map(self._market, datas) if isinstance(market, str)))
 
     def _symbol(self, data: Any) -> str:
         feed = self.source(data)
@@ -370,14 +429,22 @@ class LiveBooks(bt.BrokerBase):
     def _age(data: Any) -> float:
         return float(data.datetime[0]) if len(data) else 0.0
 
-    def _worth(self, data: Any) -> float:
+    def _worth(self, data: Any, *, open_profit: bool = False) -> float:
         position = self.positions.get(data)
         if position is None or not position.size:
             return 0.0
         price = data.close[0] if len(data) else position.price
-        worth = float(self.getcommissioninfo(data).getvalue(position, price))
-        quote, currency = self.rules_of(data).quote, self.store.currency or ""
+        rules = self.rules_of(data)
+        if rules.contract_size:
+            worth = float(position.size) * float(price - position.price * open_profit) * float(rules.contract_size)
+        else:
+            worth = float(self.getcommissioninfo(data).getvalue(position, price))
+        quote, currency = rules.quote, self.store.currency or ""
         return worth if quote == currency else worth * float(self.rate(quote, currency) or 0)
+
+    def _notify(self, order: Any) -> None:
+        """Notify an order."""
+        raise NotImplementedError
 
     def _warn(self, text: str, **details: Any) -> None:
         logger.warning("%s", text)

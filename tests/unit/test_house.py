@@ -16,6 +16,7 @@ FRONTS = {
     "ccxtorder",
     "livedesk",
     "livebooks",
+    "liveswaps",
     "bracketorders",
     "bulkfeed",
     "ending",
