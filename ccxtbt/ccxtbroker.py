@@ -20,6 +20,7 @@ from ccxtbt.errors import ConfigError, NotOfferedError
 from ccxtbt.livedesk import BALANCE_TTL_S, POLL_ALONE_S, POLL_S, RECONCILE_S, LiveDesk
 from ccxtbt.trading.account import Wallet
 from ccxtbt.trading.audit import Apart
+from ccxtbt.trading.contracts import Stance
 from ccxtbt.trading.openorders import OpenOrders
 from ccxtbt.trading.reconcile import Foreign
 from ccxtbt.trading.reports import CANCELED, CLOSED, EXPIRED, OPEN, REJECTED
@@ -112,7 +113,15 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     position : str
         ``'fills'``: a live run begins with the positions that the journal knows of, the first one without.
         ``'balance'``: with what the account holds of the base of each market; what the journal does not know of
-        counts as bought at the last price. What closes it makes a Trade. A backtest always begins without.
+        counts as bought at the last price. What closes it makes a Trade. A backtest always begins without. In
+        contracts a live run always begins with the exchange's positions.
+    leverage : float, mapping of str to float, or None
+        Leverage to set for the contracts of a live run when it begins, for all or by symbol; None: as it is.
+    margin_mode : str, mapping of str to str, or None
+        ``'cross'`` or ``'isolated'``, in the same manner.
+    hedged : bool
+        True: take an account in hedge mode, which holds a long and a short position a contract: orders say which one
+        they are of, and the run's position is the sum of both. It is refused otherwise.
     balance_ttl : float
         Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
     foreign : str
@@ -164,6 +173,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         ("balance_ttl", BALANCE_TTL_S),
         ("foreign", "ignore"),
         ("reconcile_interval", RECONCILE_S),
+        ("leverage", None),
+        ("margin_mode", None),
+        ("hedged", False),
         ("on_stop", "leave"),
         ("stop_timeout", STOP_TIMEOUT_S),
         ("cancel_all_after", None),
@@ -221,6 +233,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
                 seeded=self.p.position == "balance",
                 foreign=self._foreign,
                 reconcile_s=float(self.p.reconcile_interval),
+                leverage=self.p.leverage,
+                margin_mode=self.p.margin_mode,
+                hedged=bool(self.p.hedged),
                 cancel_after_s=self.p.cancel_all_after,
             )
             # With it off, a fill would wait for the next bar.
@@ -321,6 +336,10 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return float(self._desk.getcash())
 
     get_cash = getcash
+
+    def get_stance(self, data: Any) -> Stance | None:
+        """Return the exchange's last word on the contract of a data: position, leverage, margin mode; None on spot."""
+        return self._desk.stance_of(data) if isinstance(self._desk, LiveDesk) else None
 
     @property
     def apart(self) -> list[Apart]:
@@ -526,7 +545,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         return self.store.wallet.free(currency), self.store.wallet.total(currency)
 
     def _quote_of(self, data: Any) -> str:
-        return str(self.store.connection.markets[LiveDesk.source(data).p.dataname]["quote"])
+        market = self.store.connection.markets[LiveDesk.source(data).p.dataname]
+        return str(market.get("settle") or market["quote"])
 
     def _own_comminfo(self) -> dict[str | None, Any]:
         """Return the CommInfos that the user has set; backtrader's default, which charges nothing, is not one."""
@@ -539,7 +559,8 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
             symbol = getattr(LiveDesk.source(data).p, "dataname", None)
             market = self.store.connection.markets.get(symbol) if isinstance(symbol, str) else None
             if market is not None and data._name not in self._desk.comminfo:
-                self._desk.addcommissioninfo(CommInfo(commission=float(market.get("taker") or 0.0)), name=data._name)
+                fee, size = float(market.get("taker") or 0.0), float(market.get("contractSize") or 1.0)
+                self._desk.addcommissioninfo(CommInfo(commission=fee, mult=size), name=data._name)
 
 
 CCXTStore.BrokerCls = CCXTBroker

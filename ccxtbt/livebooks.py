@@ -17,12 +17,14 @@ import backtrader as bt
 from ccxtbt.ccxtorder import CCXTOrder
 from ccxtbt.ccxtstore import CCXTStore
 from ccxtbt.errors import ConfigError
+from ccxtbt.liveswaps import LiveSwaps
 from ccxtbt.trading.audit import Apart, Audit, sum_of
 from ccxtbt.trading.books import Book, Booking
+from ccxtbt.trading.contracts import ContractBook, Payment, Stance
 from ccxtbt.trading.journal import Baseline
 from ccxtbt.trading.past import PastBook
 from ccxtbt.trading.reports import FillFact
-from ccxtbt.trading.rules import EXACT, FINEST_STEP, Rules
+from ccxtbt.trading.rules import EXACT, FINEST_STEP, Rules, exact
 from ccxtbt.trading.sizes import CommInfo, Position, Size
 from ccxtbt.trading.states import Amend, Fill
 
@@ -115,6 +117,8 @@ class LiveBooks(bt.BrokerBase):
         self._bookings: dict[str, list[tuple[int, Booking]]] = {}
         # Fills of restored orders that the opening balance holds.
         self._opened_with: set[tuple[str, str | None]] = set()
+        # The contracts of the run; None where it trades on spot.
+        self._swaps: LiveSwaps | None = None
 
     def init(self) -> None:
         """Add no CommInfo, where backtrader's own would: it charges nothing and cuts sizes to whole units."""
@@ -164,14 +168,16 @@ class LiveBooks(bt.BrokerBase):
     def getvalue(self, datas: Any = None) -> float:
         """Return money and positions at the last price, in the store's currency; of `datas`, their positions alone.
 
-        Money is the store's currency and what else the markets of the run are paid in.
+        Money is the store's currency and what else the markets of the run are paid in. Of contracts the whole counts
+        the open profit, so that it is the exchange's equity; alone, what a position is worth, below 0 for a short one,
+        so that `order_target_value` and the like reach what they are asked for.
         """
         if datas is not None:
             return sum(self._worth(data) for data in datas)
         # Of the datas that share a position, the one whose bar is the latest tells its price.
         latest = {id(self.positions[data]): data for data in sorted(self.positions, key=self._age)}
         return sum(map(self._money, (self.store.currency or "", *self._quotes))) + sum(
-            self._worth(data) for data in latest.values()
+            self._worth(data, open_profit=True) for data in latest.values()
         )
 
     get_value = getvalue
@@ -185,6 +191,10 @@ class LiveBooks(bt.BrokerBase):
             position = self.positions[data] = next(same, Position())
         return position.clone() if clone else position
 
+    def stance_of(self, data: Any) -> Stance | None:
+        """Return the exchange's last word on the contract of a data; None on spot."""
+        return None if self._swaps is None else self._swaps.stances.get(self._symbol(data))
+
     def orderstatus(self, order: Any) -> int:
         """Return an order's status."""
         return int(order.status)
@@ -196,7 +206,8 @@ class LiveBooks(bt.BrokerBase):
                 return self.comminfo[name]
         rules, currency = self.rules_of(data), self.store.currency or ""
         rate = None if rules.quote == currency else functools.partial(self.rate, rules.quote, currency)
-        info = CommInfo(commission=float(rules.fee_rate), lot=rules.lot, rate=rate)
+        kind = {"mult": float(rules.contract_size), "stocklike": False, "automargin": -1} if rules.contract_size else {}
+        info = CommInfo(commission=float(rules.fee_rate), lot=rules.lot, rate=rate, **kind)
         return self.comminfo.setdefault(data._name, info)
 
     def rules_of(self, data: Any) -> Rules:
@@ -232,11 +243,13 @@ class LiveBooks(bt.BrokerBase):
         before = self._flows_before(order, fill.trade_id, fill.ts_ms)
         booked = book.fill(fill, self._fee_rate)
         self._open_with(before, book)
+        if self._swaps is not None:
+            self._swaps.agree(self._symbol(data))
         when_ms = self.store.connection.clock.now_ms() if fill.ts_ms is None else fill.ts_ms
         when = 719_163 + when_ms / 86_400_000
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
-        position.size, position.price = Size(booked.psize, lot), float(booked.pprice)
+        position.size, position.price = Size(booked.psize, lot), float(self._book_of(data).price)
         comminfo = self.getcommissioninfo(data)
         told = order.status
         execute(order, booked, when, lot, comminfo.margin)
@@ -272,7 +285,13 @@ class LiveBooks(bt.BrokerBase):
 
     def _book_of(self, data: Any) -> Book:
         rules = self.rules_of(data)
-        return self._books.setdefault(rules.symbol, Book(rules.base, rules.quote, rules.lot))
+        if rules.symbol not in self._books:
+            self._books[rules.symbol] = (
+                ContractBook(rules.quote, rules.lot, rules.contract_size)
+                if rules.contract_size
+                else Book(rules.base, rules.quote, rules.lot)
+            )
+        return self._books[rules.symbol]
 
     # Prices
 
@@ -326,7 +345,26 @@ class LiveBooks(bt.BrokerBase):
 
     def differences(self) -> dict[str, Decimal]:
         """Return how much more of each currency the account holds than these books say, or below 0 less."""
-        return self.wallet.differences(self._sums())
+        if self._swaps is None:
+            return self.wallet.differences(self._sums())
+        money = self.wallet.differences(self._sums()) if self.store.connection.facts.wallet_rows else {}
+        return {**money, **self._swaps.differences()}
+
+    def _book_proved(self, changes: Mapping[str, Decimal]) -> None:
+        """Book what two looks have found that no order of this run explains."""
+        positions = {name for name in changes if self._swaps is not None and name in self._swaps.stances}
+        money = {name: change for name, change in changes.items() if name not in positions}
+        if money:
+            self._book_apart(Apart(money))
+        for symbol in positions:
+            if self._swaps is not None:
+                self._swaps.adjust(symbol, changes[symbol])
+
+    def _book_payment(self, payment: Payment) -> None:
+        """Book what was paid or earned for holding a contract, once."""
+        apart = None if self._swaps is None else self._swaps.pay(payment)
+        if apart is not None:
+            self._book_apart(apart)
 
     def _book_apart(self, apart: Apart) -> None:
         """Book what changed without an order of this run, and say so."""
@@ -341,6 +379,10 @@ class LiveBooks(bt.BrokerBase):
             # What traded before the books were opened is in the balance that they were opened with.
             if (fill.ts_ms or 0) <= self._opened_ms or fill.side is None or not self._audit.is_new(fill):
                 continue
+            if self._swaps is not None:
+                # In contracts that the run does not trade only the wallet shows what was done.
+                self._swaps.trade(fill)
+                continue
             rules = self._rules_named(str(fill.symbol))
             beside = Book(rules.base, rules.quote, rules.lot)
             size = fill.amount if fill.side == "buy" else -fill.amount
@@ -350,7 +392,9 @@ class LiveBooks(bt.BrokerBase):
     # Positions of the start
 
     def holdings(self) -> list[str]:
-        """Return the markets of the run of whose base the account holds something."""
+        """Return the markets of the run of which the account holds something."""
+        if self._swaps is not None:
+            return [symbol for symbol, stance in self._swaps.stances.items() if stance.size]
         return [symbol for symbol in self._by_symbol if self._opening.get(self._rules_named(symbol).base)]
 
     def restore_book(self, symbol: str, past: PastBook) -> Baseline | None:
@@ -402,6 +446,8 @@ class LiveBooks(bt.BrokerBase):
         """
         data = self._by_symbol[symbol][0]
         book, rules = self._book_of(data), self.rules_of(data)
+        if self._swaps is not None:
+            return self._count_contract(symbol, price)
         held = self.amount(rules.base)
         more = EXACT.subtract(held, book.held)
         if not (whole and more > 0) and not (book.held > 0 and more < 0):
@@ -419,6 +465,24 @@ class LiveBooks(bt.BrokerBase):
         if price is None and more > 0:
             # What it counts as bought at is not known before the first bar.
             return None
+        return Baseline(symbol, book.held, book.size, book.price)
+
+    def _count_contract(self, symbol: str, price: Decimal | None) -> Baseline | None:
+        """Take the exchange's position in a contract, whoever has traded it; ours counts how it came about."""
+        data, stance = self.data_of(symbol), self.stance_of(self.data_of(symbol))
+        book = self._book_of(data)
+        if stance is None or stance.size == book.size:
+            if self._swaps is not None:
+                self._swaps.agree(symbol)
+            self._place(data, self._bookings.get(symbol, []))
+            return None
+        if book.size:
+            self._warn(
+                f"The exchange holds {stance.size} contracts of {symbol}, and the journal knows of {book.size}: somebody "
+                "else has traded, and the exchange's position counts."
+            )
+        book.seed(stance.size, stance.entry or price or ZERO)
+        self._place(data, [(0, book.standing())] if book.size else [])
         return Baseline(symbol, book.held, book.size, book.price)
 
     def _place(self, data: Any, made: list[tuple[int, Booking]]) -> None:
@@ -450,23 +514,31 @@ class LiveBooks(bt.BrokerBase):
         if not book.price:
             book.price = close
             self.getposition(data, clone=False).price = float(close)
-        named: dict[str, Any] = {
-            "data": data,
-            "size": Size(abs(book.size), lot),
-            "price": float(book.price),
-            "simulated": True,
-        }
-        order = CCXTOrder(side="buy" if book.size > 0 else "sell", **named)
+        named: dict[str, Any] = {"data": data, "size": Size(abs(book.size), lot), "price": float(book.price)}
+        named |= {"side": "buy" if book.size > 0 else "sell", "simulated": True}
+        order = CCXTOrder(**named)
         order.addcomminfo(comminfo)
         for when_ms, each in self._bookings.pop(rules.symbol):
-            # What has no price was counted as bought now.
-            booked = each if each.price else replace(each, price=close, openedvalue=EXACT.multiply(each.opened, close))
+            # What has no price was counted as opened now.
+            value = exact(float(comminfo.getvaluesize(float(each.opened), float(close))), "value")
+            booked = each if each.price else replace(each, price=close, openedvalue=value)
             execute(order, booked, 719_163 + when_ms / 86_400_000 if when_ms else 0.0, lot, comminfo.margin)
         order.completed()
-        self._warn(f"The run begins with {book.size} {book.base}, counted as bought at {float(book.price)}.")
+        begun = f"{book.size} {book.base} of the account, counted as bought"
+        if self._swaps is not None:
+            begun = f"{book.size} contracts of {self._symbol(data)}, opened"
+        self._warn(f"The run begins with {begun} at {float(book.price)}.")
         return order
 
     # Markets
+
+    def data_of(self, symbol: str) -> Any:
+        """Return a data of a market of the run."""
+        return self._by_symbol[symbol][0]
+
+    def _symbols_of(self, datas: Iterable[Any]) -> list[str]:
+        """Return the markets of some datas, each once; those of other stores have none."""
+        return list(dict.fromkeys(market for market in map(self._market, datas) if isinstance(market, str)))
 
     def _symbol(self, data: Any) -> str:
         feed = self.source(data)
@@ -486,14 +558,22 @@ class LiveBooks(bt.BrokerBase):
     def _age(data: Any) -> float:
         return float(data.datetime[0]) if len(data) else 0.0
 
-    def _worth(self, data: Any) -> float:
+    def _worth(self, data: Any, *, open_profit: bool = False) -> float:
         position = self.positions.get(data)
         if position is None or not position.size:
             return 0.0
         price = data.close[0] if len(data) else position.price
-        worth = float(self.getcommissioninfo(data).getvalue(position, price))
-        quote, currency = self.rules_of(data).quote, self.store.currency or ""
+        rules = self.rules_of(data)
+        if rules.contract_size:
+            worth = float(position.size) * float(price - position.price * open_profit) * float(rules.contract_size)
+        else:
+            worth = float(self.getcommissioninfo(data).getvalue(position, price))
+        quote, currency = rules.quote, self.store.currency or ""
         return worth if quote == currency else worth * float(self.rate(quote, currency) or 0)
+
+    def _notify(self, order: Any) -> None:
+        """Notify an order."""
+        raise NotImplementedError
 
     def _warn(self, text: str, **details: Any) -> None:
         logger.warning("%s", text)

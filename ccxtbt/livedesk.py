@@ -7,6 +7,7 @@ learns comes back through the store's inbox.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -22,13 +23,14 @@ from ccxtbt.errors import CCXTBTError, ConfigError, OrderRefusedError
 from ccxtbt.exchange.orderlists import FORMS
 from ccxtbt.exchange.switch import Switch
 from ccxtbt.legs import Leg, Listing, Member, asked_of
-from ccxtbt.livebooks import LiveBooks
+from ccxtbt.livebooks import ZERO, LiveBooks
+from ccxtbt.liveswaps import LiveSwaps, contracts_of
 from ccxtbt.restored import Restorer
 from ccxtbt.trading.armed import Armed
-from ccxtbt.trading.audit import Apart
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
-from ccxtbt.trading.courier import Courier, Down, Held, News, Open, Prices, Up
+from ccxtbt.trading.contracts import Payment
+from ccxtbt.trading.courier import Courier, Down, Held, News, Open, Prices, Stances, Traded, Up
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
 from ccxtbt.trading.limits import NO_LIMITS, Halt
@@ -107,7 +109,10 @@ class LiveDesk(LiveBooks):
     balance_ttl_s : float
         How old a balance may get before it is asked for again.
     seeded : bool
-        Begin with the positions that the account holds, instead of those that the journal knows of.
+        Begin with the positions that the account holds, instead of those that the journal knows of; in contracts a run
+        always does.
+    leverage, margin_mode, hedged
+        See `LiveSwaps`.
     foreign : Foreign
         What to do about open orders of the account that are not ours.
     reconcile_s : float
@@ -136,6 +141,9 @@ class LiveDesk(LiveBooks):
         seeded: bool = False,
         foreign: Foreign = Foreign.IGNORE,
         reconcile_s: float = RECONCILE_S,
+        leverage: Any = None,
+        margin_mode: Any = None,
+        hedged: bool = False,
         cancel_after_s: float | None = None,
     ) -> None:
         store.start()
@@ -173,6 +181,9 @@ class LiveDesk(LiveBooks):
         self._until: dict[int, tuple[int, Any]] = {}
         self._overdue: set[int] = set()
         self._linked: set[int] = set()
+        # Orders that are not known to be ours, at the last look of an audit, and at the last two.
+        self._unexplained: frozenset[tuple[str | None, str]] = frozenset()
+        self._suspects: frozenset[tuple[str | None, str]] = frozenset()
         self._cancelling: set[str] = set()
         # Orders that have ended and still miss something: a fill, their final amount, or their cancel.
         self._unsettled: set[str] = set()
@@ -187,6 +198,9 @@ class LiveDesk(LiveBooks):
         # their numbers, are to hear once their data have bars.
         self.origins: dict[int, Key] = {}
         self._owners: list[tuple[Any, int]] = []
+        contracts = contracts_of(store.connection.markets, self._symbols_of(cerebro.datas), store.exchange_id)
+        if contracts:
+            self._swaps = LiveSwaps(self, contracts, leverage, margin_mode, hedged=hedged)
 
     # Life
 
@@ -197,6 +211,8 @@ class LiveDesk(LiveBooks):
         self.store.desk = self
         opened_ms = 0
         if self._keyed:
+            if self._swaps is not None:
+                self.store.patiently(self._swaps.open, self._courier, self.store.connection)
             opened_ms = self.store.connection.clock.now_ms()
             balance = self.store.patiently(self._courier.fetch_balance)
             self.wallet.replace(balance)
@@ -205,7 +221,7 @@ class LiveDesk(LiveBooks):
         self.open_books(opened_ms)
         if self._switch is not None and self._keyed:
             self._switch.begin(list(self._by_symbol))
-        priced = {*self._wanted, *(self._by_symbol if self._seeded else ())}
+        priced = {*self._wanted, *(self._by_symbol if self._seeded or self._swaps is not None else ())}
         if priced:
             self._prices |= self._courier.fetch_prices(priced).last
         self._restore(self._journal.past if self._journal is not None else Past())
@@ -223,7 +239,10 @@ class LiveDesk(LiveBooks):
             self.receive(fact)
         fills = sum(isinstance(fact, FillFact) for fact in answers.facts)
         restorer.doubt(answers.absent)
-        if self._keyed and not self._unclear():
+        if self._keyed and self._swaps is not None:
+            # As of now, with all that was filled until now.
+            self._swaps.hear(self.store.patiently(self._courier.fetch_stances, list(self._swaps.stances)), whole=True)
+        if self._keyed and (self._swaps is not None or not self._unclear()):
             for symbol in self._by_symbol:
                 self.keep(self.count_account(symbol, self._prices.get(symbol), whole=self._seeded))
         restorer.resume()
@@ -310,6 +329,8 @@ class LiveDesk(LiveBooks):
             self._expire()
         if self._seeds:
             self._tell_seeds()
+        if self._swaps is not None:
+            self._swaps.next()
         now_s = time.monotonic()
         if self._keyed and now_s - self._compared_s >= self._reconcile_s:
             self._compared_s = now_s
@@ -331,11 +352,18 @@ class LiveDesk(LiveBooks):
 
     def _keep_account(self, now_s: float) -> None:
         """Ask for balances and prices that have become old, and look at what the books do not explain."""
+        unheard = self._swaps is not None and self._swaps.has_unheard()
+        if unheard:
+            self._audit.expect(now_s)
         if self._audit.is_due(now_s):
-            if self.differences():
+            if unheard or self.differences():
                 self._audit.looking = True
                 # Fills that explain it may be in any market that we have traded or have orders in.
-                self._courier.audit({*self._books, *(state.symbol for state in self._states.open())})
+                waiting = self._states.open()
+                self._courier.audit(
+                    {*self._books, *(state.symbol for state in waiting), *(self._swaps.stances if self._swaps else ())},
+                    [(state.order_id, state.client_id, state.symbol) for state in waiting if not state.is_named],
+                )
             else:
                 self._audit.put_off(now_s, again=False)
         if self._keyed and now_s - self._balance_s >= self._balance_ttl_s:
@@ -344,6 +372,25 @@ class LiveDesk(LiveBooks):
         if self._wanted and (now_s - self._prices_s >= PRICES_TTL_S or not self._wanted <= self._asked):
             self._prices_s, self._asked = now_s, set(self._wanted)
             self._courier.refresh_prices(self._wanted)
+
+    def _hear_account(self, item: dict[str, Any] | Prices | Stances | Payment | Traded) -> None:
+        """Take what was pushed of the account, or what it is priced by."""
+        now_s = time.monotonic()
+        if isinstance(item, Prices):
+            self._prices |= item.last
+        elif isinstance(item, Payment):
+            self._book_payment(item)
+        elif isinstance(item, Traded):
+            # One look may meet a server that is behind: what two in a row do not explain is another's.
+            unknown = self._states.unknown()
+            self._suspects, self._unexplained = unknown & self._unexplained, unknown
+        elif isinstance(item, dict):
+            self._balance_s = now_s
+            self.wallet.update(item)
+            self._audit.notice(self.differences(), now_s)
+        elif self._swaps is not None:
+            self._swaps.hear(item.told, whole=item.whole)
+            self._audit.notice(self._swaps.differences(), now_s)
 
     def _hear_held(self, held: Held) -> None:
         """Take a balance that was asked for."""
@@ -358,9 +405,12 @@ class LiveDesk(LiveBooks):
             self._audit.looking = False
             self._audit.put_off(now_s, again=True)
         else:
-            proved = self._audit.look(self.differences(), now_s)
-            if proved:
-                self._book_apart(Apart(proved))
+            self._book_foreign(self._states.foreign(self._suspects, held.waiting))
+            if self._states.has_strays():
+                self._audit.looking = False
+                self._audit.put_off(now_s, again=True)
+            else:
+                self._book_proved(self._audit.look(self.differences(), now_s))
 
     def _unclear(self) -> bool:
         """Whether fills may be missing that a balance holds."""
@@ -560,6 +610,9 @@ class LiveDesk(LiveBooks):
         if isinstance(item, Up):
             # What happened while nobody listened is asked for at once.
             self._looked_s = self._compared_s = 0.0
+            if self._swaps is not None:
+                # Funding, a liquidation and the trades of others show in the wallet alone.
+                self._balance_s = -math.inf
         elif isinstance(item, Open):
             self._meet(item.orders)
         elif isinstance(item, Down):
@@ -567,14 +620,10 @@ class LiveDesk(LiveBooks):
         elif isinstance(item, Halt):
             for order in self.open_orders:
                 self.cancel(order)
-        elif isinstance(item, dict):
-            self._balance_s = time.monotonic()
-            self.wallet.update(item)
-            self._audit.notice(self.differences(), self._balance_s)
         elif isinstance(item, Held):
             self._hear_held(item)
-        elif isinstance(item, Prices):
-            self._prices |= item.last
+        elif isinstance(item, dict | Prices | Stances | Payment | Traded):
+            self._hear_account(item)
         else:
             self._learn(item)
 
@@ -649,7 +698,10 @@ class LiveDesk(LiveBooks):
                 order,
                 rules,
                 client_id,
-                params=member.params if triggered or waits else self._params(member, rules, listing),
+                params={
+                    **self._reducing(member, rules),
+                    **(member.params if triggered or waits else self._params(member, rules, listing)),
+                },
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
                 trailing_params=trailing,
@@ -697,8 +749,38 @@ class LiveDesk(LiveBooks):
         now_ms, (run, ref) = self.store.connection.clock.now_ms(), self._key_of(order)
         asked: dict[str, Any] = {}
         if self._journal is not None:
-            asked = member.asked(now_ms, triggered=triggered, at_once=leg.at_once, list_id=leg.list_id)
+            more = {"at_once": leg.at_once, "list_id": leg.list_id, "apart": request.apart}
+            asked = member.asked(now_ms, triggered=triggered, reduces=leg.state.reduces, **more)
         return Intent(number, request, ref, leg.number, order.tradeid, now_ms, member.until_ms, asked, run)
+
+    def _reducing(self, member: Member, rules: Rules) -> dict[str, Any]:
+        """Return what lets an order only reduce: the exits of brackets, and one for exactly what is held.
+
+        The latter is what `Strategy.close` sends, and nothing tells it from a plain order of that size.
+        """
+        if self._swaps is None or not self._swaps.one_way or not rules.contract_size:
+            return {}
+        order, said = member.order, {"reduceOnly", "closePosition"} & member.params.keys()
+        bracket, _ = self._members.get(order.ref, (None, None))
+        if bracket is not None:
+            return {"reduceOnly": True} if bracket.is_exit(order.ref) and not said else {}
+        held = self._book_of(order.data).size
+        sign = 1 if order.isbuy() else -1
+        whole = exact(order.created.size, "size") == -held and held * sign < 0
+        return {"reduceOnly": True} if whole and not said and not self._pending(order) else {}
+
+    def _pending(self, order: Any) -> Decimal:
+        """Return what open orders of an order's market and side may trade yet."""
+        orders = [self._legs[state.client_id].order for state in self._states.open()]
+        orders += [armed.order for armed in self._armed.values()]
+        same = [
+            each
+            for each in orders
+            if each.ref != order.ref
+            and each.isbuy() == order.isbuy()
+            and self._market(each.data) == self._market(order.data)
+        ]
+        return sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), ZERO)
 
     def _params(self, member: Member, rules: Rules, listing: Listing | None) -> dict[str, Any]:
         """Return what goes to the exchange beside an order's figures."""
@@ -936,7 +1018,9 @@ class LiveDesk(LiveBooks):
     def _exit(order: Any, rules: Rules) -> Exit:
         side: Side = "buy" if order.isbuy() else "sell"
         price = rules.price(order.created.price, side)
-        return Exit(order.ref, "stop" if order.exectype in STOPS else "limit", price, rules.least(price))
+        # What only reduces may be worth as little as it likes.
+        least = rules.lot if rules.contract_size else rules.least(price)
+        return Exit(order.ref, "stop" if order.exectype in STOPS else "limit", price, least)
 
     def _watch(self, state: OrderState) -> None:
         """Note what an order still misses, so that it is looked up, ended or not."""
@@ -1142,12 +1226,7 @@ class LiveDesk(LiveBooks):
         limits.check_order(rules, request.amount, request.price or last_price(order))
         waiting = self._states.open()
         limits.check_open(len(waiting) + len(self._armed))
-        sign = 1 if request.side == "buy" else -1
-        market = self._market(order.data)
-        orders = [self._legs[state.client_id].order for state in waiting]
-        orders += [armed.order for armed in self._armed.values()]
-        same = [each for each in orders if each.isbuy() == order.isbuy() and self._market(each.data) == market]
-        pending = sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), Decimal(0))
+        sign, pending = 1 if request.side == "buy" else -1, self._pending(order)
         limits.check_position(rules, self._book_of(order.data).size, sign * pending, sign * request.amount)
 
     def _refuse(self, order: Any, reason: str) -> None:

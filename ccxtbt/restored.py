@@ -105,7 +105,11 @@ class Restorer:
                 continue
             self._orders[past.key] = past
             self._make(past)
-            kept += [Kept.of(self._desk._legs[leg.client_id].state, leg.made_ms) for leg in past.legs if not leg.done]
+            kept += [
+                Kept.of(self._desk._legs[leg.client_id].state, leg.made_ms, leg.apart)
+                for leg in past.legs
+                if not leg.done
+            ]
         bonds: dict[Key, list[PastOrder]] = {}
         for past in self._orders.values():
             if past.bond is not None and past.role != "armed":
@@ -160,7 +164,7 @@ class Restorer:
             leg = Leg(member, past_leg.state(), past_leg.number, past_leg.at_once, past_leg.list_id)
             desk._states.add(leg.state)
             desk._legs[past_leg.client_id] = desk._last_leg[order.ref] = leg
-            desk._courier.know(past_leg.client_id, past_leg.order_id)
+            desk._courier.know(past_leg.client_id, past_leg.order_id, past_leg.apart)
             order.addinfo(client_id=past_leg.client_id, order_id=past_leg.order_id)
             order.ccxt_order.update(id=past_leg.order_id, clientOrderId=past_leg.client_id, symbol=past.symbol)
         order.broker = desk

@@ -23,11 +23,13 @@ class Gambler:
         Of its choices.
     enough : callable
         Says that no more orders are wanted.
+    contracts : bool
+        Go short as well as long, and reduce.
     **more : int
         Weights of kinds of orders, over the usual ones.
     """
 
-    def __init__(self, seed: int, enough: Callable[[], bool], **more: int) -> None:
+    def __init__(self, seed: int, enough: Callable[[], bool], *, contracts: bool = False, **more: int) -> None:
         self._rng = random.Random(seed)
         self._enough = enough
         self.made: list[Any] = []
@@ -39,6 +41,9 @@ class Gambler:
             "market": 7, "crossing": 3, "near": 5, "far": 2, "stop": 2, "stop limit": 2,
             "trailing": 1, "bracket": 8, "oco": 5, "edge": 2, "at once or not": 2, **more,
         }  # fmt: skip
+        self._contracts = contracts
+        if contracts:
+            self._kinds["reducing"] = 3
 
     def act(self, watcher: Any) -> None:
         """Order and cancel."""
@@ -86,9 +91,9 @@ class Gambler:
         rng, price, held = self._rng, data.close[0], float(w.getposition(data).size)
         # Of 50 to 2,000 in quote: several of the market's trades, so that what rests is filled in parts.
         size = rng.uniform(50, 2_000) / price
-        sells = held > 0 and rng.random() < 0.5
+        sells = (held > 0 or self._contracts) and rng.random() < 0.5
         give, away = (w.sell, 1) if sells else (w.buy, -1)
-        size = min(size, held) if sells else size
+        size = min(size, held) if sells and not self._contracts else size
         span = {"valid": dt.timedelta(seconds=rng.choice((3, 15, 60)))} if rng.random() < 0.2 else {}
         named = {"data": data, "size": size, **span}
         off = rng.uniform(0.0001, 0.001)
@@ -108,7 +113,8 @@ class Gambler:
                 trigger = price * (1 - away * off)
                 return [give(exectype=Order.StopLimit, price=trigger, plimit=trigger * (1 - away * 0.0005), **named)]
             case "trailing":
-                return [give(exectype=Order.StopTrail, trailamount=price * off, **named)]
+                trail = {"trailpercent": 0.001} if self._contracts else {"trailamount": price * off}
+                return [give(exectype=Order.StopTrail, **trail, **named)]
             case "at once or not":
                 how = {"exectype": Order.Limit, "price": price * (1 + away * rng.choice((0.001, -0.0002)))}
                 return [give(data=data, size=size, timeInForce=rng.choice(("IOC", "FOK")), **how)]
@@ -116,18 +122,27 @@ class Gambler:
                 return self._bracket(w, data, size, off)
             case "oco":
                 return self._exclusive(give, away, off, named)
+            case "reducing":
+                return [self._reducing(w, held, off, named)]
             case _:
                 return [self._edge(w, data, price)]
 
+    def _reducing(self, w: Any, held: float, off: float, named: dict[str, Any]) -> Any:
+        """Order what may only reduce a position, whatever its size, and whether there is one."""
+        reduce, away = (w.sell, 1) if held > 0 else (w.buy, -1)
+        resting = {"exectype": Order.Limit, "price": named["data"].close[0] * (1 + away * off)}
+        return reduce(reduceOnly=True, **named, **self._rng.choice(({}, resting)))
+
     def _bracket(self, w: Any, data: Any, size: float, off: float) -> list[Any]:
         price = data.close[0]
+        opens, sign = (w.sell_bracket, -1) if self._contracts and self._rng.random() < 0.5 else (w.buy_bracket, 1)
         # Some that stand for a while, and some that the market has passed when they arrive.
         off *= self._rng.choice((1, 3, 10))
-        exits = {"stopprice": price * (1 - off), "limitprice": price * (1 + off)}
+        exits = {"stopprice": price * (1 - sign * off), "limitprice": price * (1 + sign * off)}
         if self._rng.random() < 0.2:
             exits |= {"stopexec": Order.StopTrail, "stopargs": {"trailamount": price * off}}
         entry = self._rng.choice(({"exectype": Order.Market}, {"exectype": Order.Limit, "price": price}))
-        return list(w.buy_bracket(data=data, size=size, **entry, **exits))
+        return list(opens(data=data, size=size, **entry, **exits))
 
     def _exclusive(self, give: Callable[..., Any], away: int, off: float, named: dict[str, Any]) -> list[Any]:
         price = named["data"].close[0]

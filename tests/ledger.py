@@ -18,16 +18,16 @@ from ccxtbt.sim.server import API_KEY, SimServer
 from ccxtbt.trading.courier import Courier
 from ccxtbt.trading.reports import OrderFact
 from planned import TERMINAL
-from troubles import tap
+from troubles import SPOT, Venue, tap
 
 
 class Diary:
     """What happened, by the exchange's clock: intents, cancels, faults, requests, reports, facts, notifications."""
 
-    def __init__(self, server: SimServer, patch: Any) -> None:
+    def __init__(self, server: SimServer, patch: Any, venue: Venue = SPOT) -> None:
         self._server = server
         self._lines: list[tuple[int, str, str]] = []
-        tap(server.faults, lambda event: self.note("report", _report(event)))
+        tap(server.faults, lambda event: self.note("report", _report(event)), venue)
         send, cancel, receive, notify = Courier.send, Courier.cancel, LiveDesk.receive, LiveDesk._notify
 
         def sends(courier: Any, *intents: Any) -> None:
@@ -73,7 +73,7 @@ class Diary:
         told += [
             (each.at_ms, "request", f"{each.method} {each.path} {each.status} {each.params.split('&timestamp')[0]}")
             for each in list(self._server.requests)
-            if "order" in each.path.lower() or "myTrades" in each.path
+            if "order" in each.path.lower() or "Trades" in each.path
         ]
         began_ms = min((at_ms for at_ms, _, _ in told), default=0)
         return [
@@ -87,7 +87,7 @@ class Diary:
 
 
 def _report(event: Any) -> str:
-    own = event["C"] or event["c"]
+    own = event.get("C") or event["c"]
     return f"{own} {event['s']} {event['x']} {event['X']} order {event['i']} trade {event['t']} filled {event['z']}"
 
 
@@ -112,13 +112,23 @@ class Ledger:
         The run's journal, closed.
     opening : mapping
         What the account held at first, by currency.
+    venue : Venue
+        On which of the simulator's exchanges.
     """
 
     def __init__(
-        self, server: SimServer, watcher: Any, broker: Any, made: list[Any], journal: Path, opening: dict[str, Any]
+        self,
+        server: SimServer,
+        watcher: Any,
+        broker: Any,
+        made: list[Any],
+        journal: Path,
+        opening: dict[str, Any],
+        venue: Venue = SPOT,
     ) -> None:
-        self._server, self._watcher, self._broker, self._made = server, watcher, broker, made
-        self._account = server.account(API_KEY)
+        self._server, self._watcher, self._broker, self._made, self._venue = server, watcher, broker, made, venue
+        self._exchange = venue.exchange(server)
+        self._account = self._exchange.account(API_KEY)
         self._opening = {name: Decimal(amount) for name, amount in opening.items()}
         with closing(sqlite3.connect(journal)) as db:
             db.row_factory = sqlite3.Row
@@ -128,8 +138,12 @@ class Ledger:
             for row in db.execute("SELECT * FROM fills ORDER BY id"):
                 self._booked[row["client_id"]].append(row)
         self._there: dict[str, list[Order]] = defaultdict(list)
-        for order in server.call(lambda: list(server.exchange.orders)):
+        for order in server.call(lambda: list(self._exchange.orders)):
             self._there[order.client_id].append(order)
+        # Conditional orders of contracts live apart, and become one of the others under the same id.
+        self._waited: dict[str, list[Any]] = defaultdict(list)
+        for algo in server.call(lambda: list(self._exchange.algos)) if venue.contracts else ():
+            self._waited[algo.client_id].append(algo)
 
     def differences(self) -> Iterator[tuple[str, str]]:
         """Yield each difference as (the order's ref, client id or coin, a sentence)."""
@@ -138,7 +152,9 @@ class Ledger:
             yield from self._of_intent(client_id)
         for order in self._made:
             yield from self._of_order(order)
-        yield from self._of_money()
+        yield from (
+            contracts_differ(self._server, self._watcher, self._broker) if self._venue.contracts else self._of_money()
+        )
 
     def _of_exchange(self) -> Iterator[tuple[str, str]]:
         for client_id, orders in self._there.items():
@@ -148,6 +164,11 @@ class Ledger:
                 yield client_id, f"was accepted {len(orders)} times"
             if any(order.is_open for order in orders):
                 yield client_id, "is still open at the exchange"
+        for client_id, waited in self._waited.items():
+            if client_id not in self._intents or len(waited) > 1:
+                yield client_id, f"waited {len(waited)} times for its trigger, intended or not"
+            if waited[0].status in {"NEW", "TRIGGERING"}:
+                yield client_id, "still waits for its trigger at the exchange"
 
     def _of_intent(self, client_id: str) -> Iterator[tuple[str, str]]:
         """One order at the exchange: its fills, one by one, and how it ended."""
@@ -157,7 +178,9 @@ class Ledger:
             yield client_id, "was sent, and nothing was told of it"
             return
         if not there:
-            if told["status"] not in {"Rejected", "Margin"}:
+            waited = self._waited.get(client_id)
+            ends = {"CANCELED": {"Canceled"}, "EXPIRED": {"Expired"}} if waited else {}
+            if told["status"] not in ends.get(waited[0].status if waited else "", {"Rejected", "Margin"}):
                 yield client_id, f"is not at the exchange, and was told as {told['status']}"
             return
         order = there[0]
@@ -206,7 +229,7 @@ class Ledger:
             if self._broker.amount(name) != balance.total:
                 yield name, f"{balance.total} is at the exchange, and {self._broker.amount(name)} in the books"
         for data in self._watcher.datas:
-            spec = self._server.exchange.markets[data.p.dataname.replace("/", "")].spec
+            spec = self._exchange.markets[data.p.dataname.replace("/", "")].spec
             brought = self._account.balance(spec.base).total - self._opening.get(spec.base, Decimal(0))
             # What makes no whole lot is nothing that a strategy can hold.
             lots = brought // spec.step_size * spec.step_size
@@ -215,3 +238,28 @@ class Ledger:
                 yield spec.base, f"{lots} was bought and is left, and the position is {held}"
         if self._broker.getcash() != float(self._account.balance("USDT").total):
             yield "USDT", f"is {self._account.balance('USDT').total}, and getcash() says {self._broker.getcash()!r}"
+
+
+def contracts_differ(server: SimServer, watcher: Any, broker: Any) -> Iterator[tuple[str, str]]:
+    """Yield how wallet, funding and positions differ: the wallet to the last unit, and each position's mean price."""
+    return iter(server.call(lambda: list(_of_contracts(server.contracts, watcher, broker))))
+
+
+def _of_contracts(exchange: Any, watcher: Any, broker: Any) -> Iterator[tuple[str, str]]:
+    account = exchange.account(API_KEY)
+    wallet = exchange.books.wallet(account)
+    if broker.amount("USDT") != wallet or broker.getcash() != float(wallet):
+        yield "USDT", f"{wallet} is in the wallet, and {broker.amount('USDT')} in the books"
+    incomes = exchange.books.incomes(account)
+    paid = sum((income.amount for income in incomes if income.kind == "FUNDING_FEE"), Decimal(0))
+    told = sum((apart.payment.amount for apart in broker.apart if apart.payment), Decimal(0))
+    if paid != told:
+        yield "USDT", f"funding came to {paid}, and {told} was told"
+    for apart in broker.apart:
+        if apart.payment is None:
+            yield "USDT", f"nobody else traded or paid, and it was told: {apart}"
+    for data in watcher.datas:
+        symbol = data.p.dataname.split(":")[0].replace("/", "")
+        there, ours = exchange.books.position(account, symbol), broker.getposition(data)
+        if (Decimal(repr(float(ours.size))), ours.price) != (there.amount, float(there.entry)):
+            yield symbol, f"{there.amount} at {there.entry} is the position, and the books say {ours.size} {ours.price}"

@@ -1,4 +1,4 @@
-"""What tests of streams share: an ear for one subscription, and patience."""
+"""What tests of streams share: ears for a subscription and for an account, and patience."""
 
 from __future__ import annotations
 
@@ -37,6 +37,32 @@ class Ear:
     @property
     def live(self) -> bool:
         return bool(self.events) and self.events[-1] == "up" and self.since_up > 0
+
+
+class Sink:
+    """Hears an account."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.reasons: list[str] = []
+        self.orders: list[dict[str, Any]] = []
+        self.balances: list[dict[str, Any]] = []
+
+    def order(self, order: dict[str, Any]) -> None:
+        self.orders.append(order)
+
+    def trade(self, trade: dict[str, Any]) -> None:
+        pass
+
+    def balance(self, balance: dict[str, Any]) -> None:
+        self.balances.append(balance)
+
+    def up(self) -> None:
+        self.events.append("up")
+
+    def down(self, reason: str) -> None:
+        self.events.append("down")
+        self.reasons.append(reason)
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ccxtbt.sim.faults import Faults, Rule
 from ccxtbt.sim.server import API_KEY, SimServer
 
-ORDER = "/api/v3/order"
 LIST = "/api/v3/orderList"
 # ccxt gives a request up after this long; by the exchange's clock, at `SPEED`, before a request's validity is over.
 TIMEOUT_S = 0.8
@@ -21,6 +21,49 @@ VALIDITY_S = 10.0
 Adds = Callable[..., Rule]
 
 
+@dataclass(frozen=True)
+class Venue:
+    """Which of a simulator's two exchanges is traded on.
+
+    Attributes
+    ----------
+    orders : tuple of str
+        Paths of orders; the first is that of those without a trigger.
+    trades : str
+        Path of the account's trades.
+    event : str
+        What the account's stream calls a report of an order.
+    own_ids : frozenset of str
+        Parameters that name an order by our id.
+    contracts : bool
+        It is the futures exchange.
+    """
+
+    orders: tuple[str, ...] = ("/api/v3/order",)
+    trades: str = "/api/v3/myTrades"
+    event: str = "executionReport"
+    own_ids: frozenset[str] = frozenset({"origClientOrderId"})
+    contracts: bool = False
+
+    def exchange(self, server: SimServer) -> Any:
+        """Return the exchange; only the server's thread may touch it."""
+        return server.contracts if self.contracts else server.exchange
+
+    def report(self, event: Any) -> Any:
+        """Return what an event of the account's stream says of an order."""
+        return event["o"] if self.contracts else event
+
+
+SPOT = Venue()
+USDM = Venue(
+    ("/fapi/v1/order", "/fapi/v1/algoOrder"),
+    "/fapi/v1/userTrades",
+    "ORDER_TRADE_UPDATE",
+    frozenset({"origClientOrderId", "clientAlgoId"}),
+    contracts=True,
+)
+
+
 class Troubles:
     """Rules on a server, most of them for one occurrence each, and how often each kind came to pass.
 
@@ -28,16 +71,15 @@ class Troubles:
     faults are dealt like cards, so that each comes before one comes again.
     """
 
-    def __init__(self, server: SimServer, seed: int, length: int) -> None:
+    def __init__(self, server: SimServer, seed: int, length: int, venue: Venue = SPOT) -> None:
         self._rng = random.Random(seed)
         self._server = server
+        self._venue = venue
         self._rules: list[tuple[str, Rule]] = []
         faults = server.faults
-        orders = {"path": ORDER, "method": "POST"}
-        cancels = {"path": ORDER, "method": "DELETE"}
-        look_ups = {"path": ORDER, "method": "GET"}
-        trades = {"path": "/api/v3/myTrades"}
-        reports = {"stream": "user", "event": "executionReport"}
+        orders, cancels, look_ups = ({"path": venue.orders[0], "method": how} for how in ("POST", "DELETE", "GET"))
+        trades = {"path": venue.trades}
+        reports = {"stream": "user", "event": venue.event}
         broken: dict[str, Adds] = {
             f"5xx, {'taken' if taken else 'not taken'}": lambda taken=taken, **on: faults.server_error(
                 self._rng.choice((500, 502, 503, 504)), taken=taken, **on
@@ -49,7 +91,9 @@ class Troubles:
             "429": lambda **on: faults.rate_limited(2, **on),
             "418": lambda **on: faults.banned(3, **on),
         }
-        for what, which in (("order", orders), ("list", {"path": f"{LIST}/oco"})):
+        lists = () if venue.contracts else (("list", {"path": f"{LIST}/oco"}),)
+        apart = [("order", {**orders, "path": path}) for path in venue.orders[1:]]
+        for what, which in (("order", orders), *apart, *lists):
             self._deal(
                 length,
                 0.6,
@@ -68,7 +112,9 @@ class Troubles:
                     f"{what}: answer a page": lambda **on: faults.html(taken=True, **on),
                 },
             )
-        for what, which in (("cancel", cancels), ("cancel of a list", {"path": LIST, "method": "DELETE"})):
+        lists = () if venue.contracts else (("cancel of a list", {"path": LIST, "method": "DELETE"}),)
+        apart = [("cancel", {**cancels, "path": path}) for path in venue.orders[1:]]
+        for what, which in (("cancel", cancels), *apart, *lists):
             self._deal(
                 length,
                 0.6,
@@ -103,11 +149,11 @@ class Troubles:
         for nth in self._every(length, 3):
             self._keep("cancel: after fill", faults.fill_first(nth=nth, where=self._rests, **cancels))
         for nth in self._every(length, 2):
-            by_our_id = {**look_ups, "where": lambda params: "origClientOrderId" in params}
+            by_our_id = {**look_ups, "where": lambda params: venue.own_ids & params.keys()}
             self._keep("-2013", faults.not_visible(nth=nth, **by_our_id))
         # A break loses the fill that would have come, and those of a while after it.
         for nth in self._every(length, 12):
-            fill = {**reports, "where": lambda event: event["x"] == "TRADE"}
+            fill = {**reports, "where": lambda event: venue.report(event)["x"] == "TRADE"}
             self._keep("break", self._rng.choice((faults.abort, faults.close))(nth=nth, **fill))
         for nth in self._every(length, 3):
             self._keep("connect refused", faults.refuse_connect(socket="user", nth=nth, times=2))
@@ -148,17 +194,17 @@ class Troubles:
 
     def _rests(self, params: Any) -> bool:
         """Whether the order that a cancel names rests on the book; asked on the server's thread."""
-        exchange = self._server.exchange
+        exchange = self._venue.exchange(self._server)
         mine = exchange.open_orders(exchange.account(API_KEY), params["symbol"])
         named = (str(params.get("orderId")), params.get("origClientOrderId"))
         return any(order.working and (str(order.order_id) == named[0] or order.client_id == named[1]) for order in mine)
 
 
-def tap(faults: Faults, hear: Callable[[Any], None]) -> None:
-    """Show every event of the account's stream to `hear`, and do nothing to it."""
+def tap(faults: Faults, hear: Callable[[Any], None], venue: Venue = SPOT) -> None:
+    """Show what the account's stream says of orders to `hear`, and do nothing to it."""
 
     def look(event: Any) -> bool:
-        hear(event)
+        hear(venue.report(event))
         return False
 
-    faults.add(Rule("frame", "tap", match={"stream": "user", "event": "executionReport"}, where=look))
+    faults.add(Rule("frame", "tap", match={"stream": "user", "event": venue.event}, where=look))

@@ -78,13 +78,13 @@ def stamp_ms(data: Any) -> int:
     return round((data.datetime[0] - 719_163) * 86_400_000)
 
 
-def store_of(server: SimServer, **options: Any) -> CCXTStore:
+def store_of(server: SimServer, exchange: str = "binance", **options: Any) -> CCXTStore:
     """Make a store of its own for a test, on the server's speed and keys."""
     config = {"apiKey": API_KEY, "secret": SECRET, **options.pop("config", {})}
     options.setdefault("currency", "USDT")
     # Two tests never share a store.
     CCXTStore._singleton = None
-    return CCXTStore("binance", config=config, endpoint=server.url, clock=Clock(rate=server.speed), **options)
+    return CCXTStore(exchange, config=config, endpoint=server.url, clock=Clock(rate=server.speed), **options)
 
 
 def ago(server: SimServer, **delta: float) -> dt.datetime:

@@ -145,6 +145,9 @@ class _Account:
     def balance(self, balance: dict[str, Any]) -> None:
         """Nobody asked for it."""
 
+    def positions(self, positions: list[dict[str, Any]]) -> None:
+        """Nobody asked for them."""
+
     def up(self) -> None:
         for ear in self._private():
             ear.up()

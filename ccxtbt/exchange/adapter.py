@@ -92,9 +92,34 @@ class AsyncMixin(CommonMixin, CountedAsync):
         except ccxt.BaseError as error:
             raise without_query(error)  # noqa: B904  # the same error, with its own cause
 
+    def forget_listen_keys(self) -> None:
+        """Let ccxt make the keys of its user streams anew: those that it has were ended by the exchange."""
+        for kept in self.options.values():  # type: ignore[attr-defined]  # ccxt's
+            if isinstance(kept, dict) and "listenKey" in kept:
+                kept |= {"listenKey": None, "lastAuthenticatedTime": 0}
+
+    async def renew_listen_keys(self) -> bool:
+        """Renew the keys of user streams that ccxt has let become old: its own timer renews each once.
+
+        Returns
+        -------
+        bool
+            Whether the exchange still knows the keys that the streams were opened with.
+        """
+        options: dict[str, Any] = self.options  # type: ignore[attr-defined]  # ccxt's
+        old_ms = int(options.get("listenKeyRefreshRate", 1_200_000)) + 10_000
+        for name, kept in list(options.items()):
+            if isinstance(kept, dict) and kept.get("listenKey"):
+                if self.milliseconds() - int(kept["lastAuthenticatedTime"]) > old_ms:
+                    await self.authenticate()  # type: ignore[attr-defined]  # ccxt's
+                if options[name]["listenKey"] != kept["listenKey"]:
+                    return False
+        return True
+
     def client(self, url: str) -> Any:
         """Return ccxt's client for `url` on the wire of this context, tapped."""
-        wire = WIRE.get()
+        # What is no address is a place of ccxt's own to wait in: no socket, and it says nothing, ever.
+        wire = WIRE.get() if "://" in url else None
         if wire is not None and "#" not in url:
             url = f"{url}#{wire.name}"
         client = super().client(url)  # type: ignore[misc]  # the mixin stands before ccxt's class

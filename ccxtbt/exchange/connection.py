@@ -393,6 +393,8 @@ class Connection:
     async def _close(self, patience_s: float) -> None:
         await _end(self._tasks, patience_s)
         if self.rest is not None:
+            # ccxt's timers renew them, and would open a connection anew.
+            self.rest.forget_listen_keys()
             try:
                 async with asyncio.timeout(patience_s):
                     await self.rest.close()

@@ -31,6 +31,8 @@ _BINANCE_STARTUP = {
     "fetchMargins": False,
     "fetchCurrencies": False,
     **_AGGREGATE_TRADES,
+    # Positions are asked for when a run begins.
+    "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
     # ccxt spreads messages over numbered addresses of 200 streams; here a shard is one socket, whatever it has.
     "streamLimits": {"spot": 1, "linear": 1, "inverse": 1},
     "subscriptionLimitByStream": dict.fromkeys(("spot", "linear", "inverse"), 1_000_000_000),
@@ -74,6 +76,13 @@ _BINANCE = Facts(
     },
     order_lists="binance",
     countdowns={"linear": "fapiPrivatePostCountdownCancelAll", "inverse": "dapiPrivatePostCountdownCancelAll"},
+    # "USDS-Margined Futures": "Account Information V3" and "Event: Order Update" (special client order ids).
+    wallet_rows=("assets", "asset", "walletBalance"),
+    forced=(
+        ("autoclose-", "a liquidation"),
+        ("adl_autoclose", "an auto-deleveraging"),
+        ("settlement_autoclose-", "a settlement"),
+    ),
     # "Commission FAQ": paid in BNB, with a discount, where the account is set so.
     fee_coins=("BNB",),
     startup_options=_BINANCE_STARTUP,
@@ -98,7 +107,8 @@ _BINANCE_USDM = replace(
     page_limit=1_500,
     streams_per_request=100,
     streams_per_socket=190,
-    stream_ends=(),
+    # "User Data Streams": the key in the address is good for an hour after its last renewal.
+    stream_ends=('"e":"listenKeyExpired"',),
     order_lists="",
 )
 

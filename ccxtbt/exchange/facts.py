@@ -153,6 +153,11 @@ class Facts:
         An order must be good for longer than this.
     trailing_params : tuple of str
         Which of ccxt's ``trailingAmount`` (in quote) and ``trailingPercent`` it takes.
+    wallet_rows : tuple of (str, str, str) or ()
+        Where the raw balance of an account of contracts tells its wallets without open profit: the list, and in it the
+        currency and the amount; (): nobody knows.
+    forced : tuple of (str, str)
+        How the client ids of orders begin that the exchange itself makes in contracts, and what they are.
     trails : mapping of str to Trail
         Type of market, in ccxt's word, to how its orders trail.
     order_lists : str
@@ -201,6 +206,8 @@ class Facts:
     expiry: tuple[str, str] | tuple[()] = ()
     expiry_least_s: float = 0.0
     trailing_params: tuple[str, ...] = ()
+    wallet_rows: tuple[str, str, str] | tuple[()] = ()
+    forced: tuple[tuple[str, str], ...] = ()
     trails: Mapping[str, Trail] = field(default_factory=dict)
     order_lists: str = ""
     fee_coins: tuple[str, ...] = ()

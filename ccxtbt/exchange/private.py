@@ -26,6 +26,7 @@ from ccxtbt.errors import (
 from ccxtbt.exchange.adapter import SENDER
 from ccxtbt.exchange.connection import Connection, as_ours
 from ccxtbt.exchange.limiter import Lane, in_lane
+from ccxtbt.exchange.margin import wallets_in
 from ccxtbt.exchange.orderlists import FORMS, Arguments
 from ccxtbt.exchange.retry import Cure, Remedy, classify
 from ccxtbt.exchange.wire import WIRE, Wire
@@ -46,6 +47,8 @@ BACKOFF_MAX_S = 30.0
 # How often the socket is looked at, and how long the exchange may take to answer to a subscription.
 LOOK_S = 0.5
 CONFIRM_S = 20.0
+# A key that could not be renewed is good for a while yet.
+RENEW_PAUSE_S = 30.0
 # A connection that says nothing for so many times the longest time between two pings is dead.
 MISSED_PINGS = 2.5
 # What keeps a connection alive answers nothing.
@@ -66,6 +69,9 @@ class AccountSink(Protocol):
 
     def balance(self, balance: dict[str, Any]) -> None:
         """Take a balance as ccxt parses it."""
+
+    def positions(self, positions: list[dict[str, Any]]) -> None:
+        """Take positions as ccxt parses them; only where contracts are traded."""
 
     def up(self) -> None:
         """A subscription of the streams has left, the first time or again: ask for what was before."""
@@ -98,6 +104,11 @@ class Private:
         Hears what the streams bring.
     wire : Wire or None
         The socket of the streams; None: a new one.
+
+    Attributes
+    ----------
+    trades_contracts : bool
+        The account is one of contracts: its balance is its wallet, without open profit, and positions are followed.
     """
 
     def __init__(self, connection: Connection, sink: AccountSink, wire: Wire | None = None) -> None:
@@ -106,10 +117,14 @@ class Private:
         self._sink = sink
         self._wire = wire or Wire(f"private-{next(_numbers)}", connection.facts.ping_s)
         self._wire.tap = self._hear
+        self.trades_contracts = False
         self._asked_s: float | None = None
         self._why = ""
-        self._broken = False
+        # Up was told, and no break since; a break was told, and no up since.
+        self._is_up = self._broken = False
         self._again = asyncio.Event()
+        self._pausing: set[str] = set()
+        self._renew_s = 0.0
         self._watching: dict[str, asyncio.Task[Any] | None] = {}
 
     def follow(self, *names: str) -> None:
@@ -122,6 +137,8 @@ class Private:
             streams.append(("trades", rest.watch_my_trades, self._trades))
         if rest.has.get("watchBalance"):
             streams.append(("balance", rest.watch_balance, self._sink.balance))
+        if self.trades_contracts and rest.has.get("watchPositions"):
+            streams.append(("positions", rest.watch_positions, self._sink.positions))
         for name, watch, handle in streams:
             if name in names or not names:
                 self._connection.spawn(self._watch, name, watch, handle, name=f"private {name}")
@@ -140,7 +157,11 @@ class Private:
             await self._wire.close()
 
     async def submit(
-        self, orders: Sequence[Arguments], client_ids: Sequence[str], doubt: Callable[[str], None]
+        self,
+        orders: Sequence[Arguments],
+        client_ids: Sequence[str],
+        doubt: Callable[[str], None],
+        apart: str = "",
     ) -> list[dict[str, Any]]:
         """Send one order, or two as a list that is taken as a whole, and return them as ccxt parses the answer.
 
@@ -156,6 +177,8 @@ class Private:
             Under which the orders can be found again.
         doubt : callable
             Hears why, when it is not known whether the exchange has them.
+        apart : str
+            ccxt's parameter with which an order is looked up, where conditional ones live apart from the others.
 
         Raises
         ------
@@ -194,7 +217,7 @@ class Private:
                 # A cut answer that still parses: ccxt raises nothing, and the order may live.
                 doubt("the answer names no order")
                 break
-        return [await self.settle(client_id, orders[0][0]) for client_id in client_ids]
+        return [await self.settle(client_id, orders[0][0], apart) for client_id in client_ids]
 
     async def _create(self, orders: Sequence[Arguments]) -> list[dict[str, Any]]:
         rest = self._connection.rest
@@ -212,11 +235,11 @@ class Private:
         return [dict(rest.parse_order(order, rest.market(symbol))) for order in told]
 
     async def cancel(
-        self, order_id: str | None, client_id: str, symbol: str, list_id: str = ""
+        self, order_id: str | None, client_id: str, symbol: str, list_id: str = "", apart: str = ""
     ) -> list[dict[str, Any]]:
         """Cancel an order, or with `list_id` the whole of its list, and return what the exchange says of them.
 
-        An order of a list takes the list along, and the answer then tells of all of it.
+        An order of a list takes the list along, and the answer then tells of all of it; `apart` as in `submit`.
 
         Raises
         ------
@@ -226,12 +249,17 @@ class Private:
         rest = self._connection.rest
         if not order_id and not list_id and not self._looks_up(symbol):
             order_id = await self._own_id(client_id, symbol)
+        order_id = self._lasting(order_id, symbol, apart)
         params = self._named(order_id, client_id)
         try:
             with in_lane(Lane.ORDER):
                 if self._lists is not None and list_id:
                     request = {"symbol": rest.market_id(symbol), self._lists.id_param: list_id}
                     return self._parsed(await getattr(rest, self._lists.cancel)(request), symbol)
+                if apart:
+                    # One that was triggered is an order like any other by now.
+                    with suppress(ccxt.OrderNotFound):
+                        return [dict(await rest.cancel_order(order_id, symbol, {**params, apart: True}))]
                 order = await rest.cancel_order(order_id, symbol, params)
                 return self._parsed(order.get("info"), symbol) or [dict(order)]
         except Exception as error:
@@ -239,11 +267,11 @@ class Private:
             # OrderNotFound too: it says the same of a filled order, a cancelled one and one not yet visible.
             raise OutcomeUnknownError(f"The cancel of order {client_id} was not confirmed: {error}") from error
 
-    async def find(self, order_id: str | None, client_id: str, symbol: str) -> dict[str, Any] | None:
+    async def find(self, order_id: str | None, client_id: str, symbol: str, apart: str = "") -> dict[str, Any] | None:
         """Return the order as the exchange knows it; None where it says that there is no such order.
 
         An order whose id is not known is looked for by its client id: see `Facts.client_id_lookup` for what None means
-        then.
+        then. A conditional order (`apart` as in `submit`) is looked for among those, and then among the others.
 
         Raises
         ------
@@ -254,9 +282,14 @@ class Private:
         """
         if not order_id and not self._looks_up(symbol):
             return await self._search(client_id, symbol)
+        order_id = self._lasting(order_id, symbol, apart)
         params = self._named(order_id, client_id)
+        ask = self._connection.rest.fetch_order
         try:
-            return dict(await self._connection.rest.fetch_order(order_id, symbol, params))
+            if apart:
+                with suppress(ccxt.OrderNotFound):
+                    return dict(await ask(order_id, symbol, {**params, apart: True}))
+            return dict(await ask(order_id, symbol, params))
         except ccxt.OrderNotFound:
             return None
         except Exception as error:
@@ -297,14 +330,20 @@ class Private:
             The exchange does not answer.
         """
         try:
-            return dict(await self._connection.retrying(self._connection.rest.fetch_balance)())
+            balance = dict(await self._connection.retrying(self._connection.rest.fetch_balance)())
         except Exception as error:
             raise as_ours(error, "Reading the balance") from error
+        if self.trades_contracts:
+            balance["total"] = {**balance.get("total", {}), **wallets_in(balance, self._connection.facts)}
+        return balance
 
     def sent(self) -> None:
         """A subscription of the private stream has left."""
-        self._asked_s, self._why = time.monotonic(), ""
-        self._broken = False
+        self._asked_s = time.monotonic()
+        self._come_up()
+
+    def _come_up(self) -> None:
+        self._is_up, self._broken, self._why = True, False, ""
         # The streams share a subscription: those that still pause would miss what comes from now on.
         self._again.set()
         self._sink.up()
@@ -367,6 +406,7 @@ class Private:
             self._asked_s = None
         ended = any(word in text for word in self._connection.facts.stream_ends)
         if ended:
+            self._connection.rest.forget_listen_keys()
             self._break_off("the exchange has ended it")
         return ended
 
@@ -377,17 +417,33 @@ class Private:
         self._wire.break_off(reason)
 
     async def _guard(self) -> None:
-        """Break the socket off where nothing can come any more."""
+        """Break the socket off where nothing can come any more; tell where all comes without being asked for."""
         self._watching["guard"] = asyncio.current_task()
         confirm_s = CONFIRM_S / self._connection.clock.rate
         dead_s = MISSED_PINGS * self._wire.ping_s
         while True:
             await asyncio.sleep(LOOK_S)
             now_s, heard_s = time.monotonic(), self._wire.heard_s
+            if not (self._is_up or self._pausing or self._asked_s) and self._wire.is_open:
+                # A key in the address is the whole subscription: no message leaves that would tell it.
+                self._come_up()
             if self._asked_s is not None and now_s - self._asked_s > confirm_s:
                 self._break_off("the exchange has not answered to the subscription")
             elif heard_s is not None and now_s - heard_s > dead_s:
                 self._break_off(f"the connection has said nothing, not even to pings, for {now_s - heard_s:.1f} s")
+            if self._is_up and now_s >= self._renew_s:
+                await self._renew(now_s)
+
+    async def _renew(self, now_s: float) -> None:
+        """Keep the key of the stream alive, where it has one."""
+        try:
+            same = await self._connection.rest.renew_listen_keys()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again
+            self._renew_s = now_s + RENEW_PAUSE_S
+            logger.warning("The key of the private stream could not be renewed (%s); trying again.", error)
+        else:
+            if not same:
+                self._break_off("its key was not renewed in time")
 
     def _held_s(self) -> float:
         """Return for how many seconds from now no order can leave."""
@@ -415,7 +471,11 @@ class Private:
         else:
             await asyncio.sleep(max(SUBMIT_PAUSE_S, cure.after_s))
 
-    async def settle(self, client_id: str, symbol: str, order_id: str | None = None) -> dict[str, Any]:
+    def _lasting(self, order_id: str | None, symbol: str, apart: str) -> str | None:
+        """Return the id that an order is to be asked for by: a conditional one gets another when it triggers."""
+        return None if apart and self._looks_up(symbol) else order_id
+
+    async def settle(self, client_id: str, symbol: str, apart: str = "", order_id: str | None = None) -> dict[str, Any]:
         """Look up an order whose answer was lost, and return it as soon as the exchange shows it.
 
         Raises
@@ -431,7 +491,7 @@ class Private:
         absent = failures = 0
         while True:
             try:
-                order = await self.find(order_id, client_id, symbol)
+                order = await self.find(order_id, client_id, symbol, apart)
             except TryLaterError:
                 failures += 1
                 logger.warning("Order %s: its look-up failed %d times; trying on.", client_id, failures)
@@ -466,16 +526,19 @@ class Private:
                 failures += 1
                 reason = self._why or f"{type(error).__name__}: {error}"
                 logger.warning("The private stream of %s broke (%s).", name, reason)
+                self._is_up = False
                 if not self._broken:
                     # The streams share a connection: each breaks with it, and it is told once.
                     self._broken = True
                     self._again.clear()
                     self._sink.down(reason)
+                self._pausing.add(name)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(
                         random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(failures, 10)))
                     ):
                         await self._again.wait()
+                self._pausing.discard(name)
 
     def _orders(self, orders: list[dict[str, Any]]) -> None:
         for order in orders:

@@ -102,6 +102,11 @@ class Wire:
         """When the quietest connection last said anything, in seconds of the event loop; None before there is one."""
         return min((client.last_heard_s for client in self.clients), default=None)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its connections are there, one at least."""
+        return bool(self.clients) and all(client.is_open for client in self.clients)
+
     def refused(self, sender: Sender) -> None:
         """Forget what `sender` subscribed to, so that the same can be asked for in another message."""
         for client in self.clients:
@@ -202,6 +207,11 @@ class TappedClient(Client):
         """Tell of a failure that ends the connection."""
         self.over = True
         super().on_error(error)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is there."""
+        return not self.over and not self.closed()
 
     @property
     def last_heard_s(self) -> float:

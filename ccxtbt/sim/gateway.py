@@ -206,10 +206,10 @@ class Gateway:
         if instead is not None and not instead.args["taken"]:
             return await self._answer_by(instead, request, path, query or body)
         self.pump()
+        venue = self._venue(usdm=path.startswith("/fapi/"))
         api_key, address = request.headers.get("X-MBX-APIKEY"), request.remote or ""
         if any(rule.action == "fill_first" for rule in rules):
-            self._fill_first(api_key or "", query or body)
-        venue = self._venue(usdm=path.startswith("/fapi/"))
+            self._fill_first(venue.exchange, api_key or "", query or body)
         with venue.market_data.seen_with(lag_ms=_ms(rules, "lag"), skew_ms=_ms(rules, "skew")):
             status, content, headers, weight = venue.rest.answer(request.method, path, query, body, api_key, address)
         self._report(request.method, path)
@@ -219,10 +219,11 @@ class Gateway:
         self.requests.append(RequestRecord(self.clock.now_ms(), request.method, path, query or body, status, weight))
         return await self._respond(request, rules, web.Response(status=status, body=content, headers=headers))
 
-    def _fill_first(self, api_key: str, params: str) -> None:
+    @staticmethod
+    def _fill_first(exchange: Exchange, api_key: str, params: str) -> None:
         named = Params(parse_qsl(params))
         found = named.symbol(), named.integer("orderId"), named.get("origClientOrderId")
-        self.exchange.fill(self.exchange.account(api_key), *found)
+        exchange.fill(exchange.account(api_key), *found)
 
     def _report(self, method: str, path: str) -> None:
         """After a new order, send its reports now or leave them to the next step of the exchange."""

@@ -109,6 +109,11 @@ class MarginBooks:
         By symbol.
     maker_fee, taker_fee : Decimal
         Shares of what a fill is worth.
+
+    Attributes
+    ----------
+    hedged : set of Account
+        Accounts that say that they are in hedge mode; no order of theirs is taken.
     """
 
     fee_coin: str | None = None
@@ -124,6 +129,7 @@ class MarginBooks:
         self._numbers = 0
         self._now_ms = 0
         self._changed: dict[Account, dict[str, None]] = {}
+        self.hedged: set[Account] = set()
 
     # Positions and margin
 

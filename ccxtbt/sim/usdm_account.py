@@ -135,8 +135,8 @@ class UsdmAccounts:
         return {"code": 200, "msg": "success"}
 
     def position_mode(self, account: Account, params: Params) -> Json:
-        """``GET /fapi/v1/positionSide/dual``: one-way mode is the only one."""
-        return {"dualSidePosition": False}
+        """``GET /fapi/v1/positionSide/dual``."""
+        return {"dualSidePosition": account in self._exchange.books.hedged}
 
     def set_position_mode(self, account: Account, params: Params) -> Json:
         """``POST /fapi/v1/positionSide/dual``: one-way mode is there already, hedge mode is not offered."""

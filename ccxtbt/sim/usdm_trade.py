@@ -49,6 +49,8 @@ TRANSLATIONS: dict[str, tuple[int, str]] = {
     ),
 }
 
+WRONG_SIDE = Refusal(400, -4061, "Order's position side does not match user's setting.")
+
 
 class UsdmTrading:
     """Answers to signed requests about orders. Each takes the account that signed and the request's parameters."""
@@ -60,6 +62,8 @@ class UsdmTrading:
     def place(self, account: Account, params: Params) -> Json:
         """``POST /fapi/v1/order``."""
         self._usage.check_order(account.api_key)
+        if account in self._exchange.books.hedged:
+            raise WRONG_SIDE
         order = self._exchange.place(account, order_request(params))
         self._usage.count_order(account.api_key)
         state = order_state(order)
@@ -166,7 +170,7 @@ def order_request(params: Params) -> OrderRequest:
 def check_side(params: Params) -> None:
     """Refuse an order for one of two positions of a contract: there is only one."""
     if params.get("positionSide", "BOTH") != "BOTH":
-        raise Refusal(400, -4061, "Order's position side does not match user's setting.")
+        raise WRONG_SIDE
 
 
 def _week(params: Params) -> tuple[int | None, int | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from ccxtbt.trading.contracts import Payment
 from ccxtbt.trading.reports import FillFact
 from ccxtbt.trading.rules import EXACT, FINEST_STEP
 
@@ -27,14 +28,29 @@ class Apart:
         Currency -> what came, or below 0 what went.
     fill : FillFact or None
         The trade of another's order that did it; None where only the balance shows it: a deposit, a withdrawal, a
-        transfer, a funding payment.
+        transfer.
+    payment : Payment or None
+        What was paid or earned for holding a contract.
+    position : Decimal or None
+        The run's position after it, where another's order traded a contract of the run.
+    forced : str
+        What the exchange itself did, such as a liquidation; '' where it did nothing, or does not say.
     """
 
     changes: Mapping[str, Decimal]
     fill: FillFact | None = None
+    payment: Payment | None = None
+    position: Decimal | None = None
+    forced: str = ""
 
     def __str__(self) -> str:
-        changes = ", ".join(f"{change:+f} {currency}" for currency, change in self.changes.items())
+        changes = ", ".join(f"{change:+f} {currency}" for currency, change in self.changes.items()) or "no money"
+        if self.payment is not None:
+            return f"Funding of {self.payment.symbol}: {changes}; it is booked apart."
+        if self.fill is not None and self.position is not None:
+            traded = f"{self.fill.side} {self.fill.amount:f} {self.fill.symbol} at {self.fill.price:f}"
+            whose = f"{self.forced} by the exchange" if self.forced else "an order that is not of this run"
+            return f"{whose[0].upper()}{whose[1:]}: {traded} ({changes}); the position is {self.position:f}."
         if self.fill is None:
             return (
                 f"The balance changed by {changes} without an order of this run (a deposit, a withdrawal, a transfer, "
@@ -67,7 +83,12 @@ class Audit:
 
     def notice(self, differences: Mapping[str, Decimal], now_s: float) -> None:
         """Take the differences by a pushed balance: if there are any, a look becomes due."""
-        if differences and self._due_s is None:
+        if differences:
+            self.expect(now_s)
+
+    def expect(self, now_s: float) -> None:
+        """Let a look become due."""
+        if self._due_s is None:
             self._due_s = now_s + SETTLE_S
 
     def is_due(self, now_s: float) -> bool:

@@ -90,6 +90,20 @@ class Book:
         """Base that is held but makes no whole lot."""
         return EXACT.subtract(self.held, self.size)
 
+    def seed(self, held: Decimal, price: Decimal) -> None:
+        """Begin with what the account holds; its balance is no flow.
+
+        Parameters
+        ----------
+        held : Decimal
+            In base, or in contracts.
+        price : Decimal
+            What it counts as bought at.
+        """
+        self.held = held
+        self.size = floor_to(held, self.lot)
+        self.price = price if self.size else ZERO
+
     def standing(self) -> Booking:
         """Return the position as if one fill without a fee had made it."""
         value = EXACT.multiply(self.size, self.price)

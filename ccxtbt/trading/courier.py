@@ -21,9 +21,11 @@ from ccxtbt.errors import (
     TryLaterError,
 )
 from ccxtbt.exchange.connection import Connection, as_ours
+from ccxtbt.exchange.margin import Margin
 from ccxtbt.exchange.orderlists import FORMS
 from ccxtbt.exchange.private import Private
 from ccxtbt.exchange.wire import Wire
+from ccxtbt.trading.contracts import Payment, Stance, payment_of, stances_of
 from ccxtbt.trading.journal import Intent, Intents, Journal
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.reconcile import Answers, Kept, sort_open, trades_wanted
@@ -69,10 +71,18 @@ class Held:
         In ccxt's structure; None where it could not be had.
     looked : bool
         The trades were looked at first, as an audit wants it.
+    waiting : frozenset of str
+        Our ids of the conditional orders that had not become others after the trades were looked at.
     """
 
     balance: dict[str, Any] | None
     looked: bool = False
+    waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """The trades that an audit has asked for are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,26 @@ class Open:
     orders: list[OrderFact]
 
 
-News = Fact | Open | Up | Down | Held | Prices | dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class Stances:
+    """Positions in contracts.
+
+    Attributes
+    ----------
+    told : tuple of Stance
+        What each contract's is.
+    whole : bool
+        They were asked for: a contract without one has none.
+    """
+
+    told: tuple[Stance, ...]
+    whole: bool = False
+
+
+News = Fact | Open | Up | Down | Held | Traded | Prices | Stances | Payment | dict[str, Any]
+
+Asked = tuple[str | None, str, str]
+"""The exchange's id of an order, None where it is not known, ours, and its market."""
 
 
 class Courier:
@@ -129,12 +158,17 @@ class Courier:
         self._private = Private(connection, self, wire)
         # What each order's answer said: the exchange's id, None where it is not known, False where there is no order.
         self._answers: dict[str, Future[str | Literal[False] | None]] = {}
+        # With which parameter conditional orders are looked up and cancelled.
+        self._apart: dict[str, str] = {}
         # Up to when the trades of each market are known to be complete.
         self._complete_ms: dict[str, int] = {}
         self._began_ms = 0
         # Of many orders at once one begins in each pass of the loop, so that fills are heard in between.
         self._turn = asyncio.Lock()
         self._balance_due = self._asking_balance = False
+        # The contracts of the run, and up to when the payments for holding them are known to be complete.
+        self._contracts: tuple[str, ...] = ()
+        self._paid_ms = 0
 
     def rules(self, symbol: str) -> Rules:
         """Return what a market accepts."""
@@ -143,7 +177,8 @@ class Courier:
         facts, features = self._connection.facts, rest.feature_value(symbol, "createOrder")
         form, trail = FORMS.get(facts.order_lists), facts.trails.get(market.get("type"))
         lists = form is not None and form.offers(market)
-        return rules_of(market, rest.precisionMode, features, trail=trail, lists=lists)
+        apart = bool(rest.feature_value(symbol, "fetchOrder", "trigger"))
+        return rules_of(market, rest.precisionMode, features, trail=trail, lists=lists, triggers_apart=apart)
 
     def follow(self, *names: str) -> None:
         """Listen to the account from now on: to its 'orders', 'trades' and 'balance', or to those named."""
@@ -162,6 +197,7 @@ class Courier:
         """
         requests = tuple(order.request for order in orders)
         self._answers |= {request.client_id: Future() for request in requests}
+        self._apart |= {request.client_id: request.apart for request in requests if request.apart}
         if self._journal is None:
             self._release(requests, "")
         else:
@@ -181,8 +217,10 @@ class Courier:
             self._put(Refused(reason, request.client_id))
             self._answers[request.client_id].set_result(False)
 
-    def know(self, client_id: str, order_id: str | None) -> None:
-        """Take the exchange's id of an order that an earlier run sent."""
+    def know(self, client_id: str, order_id: str | None, apart: str = "") -> None:
+        """Take the exchange's id of an order that an earlier run sent, and with which parameter it is looked up."""
+        if apart:
+            self._apart[client_id] = apart
         if order_id is not None:
             self._answers[client_id] = Future()
             self._answers[client_id].set_result(order_id)
@@ -213,12 +251,13 @@ class Courier:
     def forget(self, known: Container[str]) -> None:
         """Let go of the answers to orders that are not `known` any more."""
         self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
+        self._apart = {client_id: param for client_id, param in self._apart.items() if client_id in known}
 
     def cancel(self, client_id: str, symbol: str, list_id: str = "") -> None:
         """Cancel an order, or with `list_id` all that is left of its list; what became of it comes as facts."""
         self._connection.post(self._cancel, client_id, symbol, list_id, name=f"cancel {client_id}")
 
-    def look_up(self, orders: list[tuple[str | None, str, str]]) -> None:
+    def look_up(self, orders: list[Asked]) -> None:
         """Ask how orders stand, given as (order id, client id, symbol), and for the trades of their markets."""
         self._connection.post(self._look_up, orders, name="look-up")
 
@@ -235,9 +274,23 @@ class Courier:
         if pushed_too or not (self._streams and self._connection.rest.has.get("watchBalance")):
             self._connection.post(self._refresh_balance, name="balance")
 
-    def audit(self, symbols: Iterable[str]) -> None:
-        """Ask for our trades of some markets, and then for the balance."""
-        self._connection.post(self._audit, tuple(symbols), name="audit")
+    def audit(self, symbols: Iterable[str], conditional: Iterable[Asked] = ()) -> None:
+        """Ask for our trades of some markets, for some conditional orders, and then for the balance.
+
+        Before it, where contracts are traded, come positions and what was paid for holding them.
+        """
+        self._connection.post(self._audit, tuple(symbols), tuple(conditional), name="audit")
+
+    def trade_contracts(self, symbols: Iterable[str]) -> Margin:
+        """Take the account for one of contracts: its balance is the wallet, and positions are heard too."""
+        self._contracts = tuple(symbols)
+        self._private.trades_contracts = True
+        self._connection.rest.options["defaultType"] = "swap"
+        return Margin(self._connection)
+
+    def fetch_stances(self, symbols: Iterable[str]) -> tuple[Stance, ...]:
+        """Return the open positions in some contracts; waits for them."""
+        return stances_of(self._connection.call(Margin(self._connection).positions, list(symbols)))
 
     def fetch_prices(self, symbols: Iterable[str]) -> Prices:
         """Return the last prices of markets; waits for them."""
@@ -261,6 +314,10 @@ class Courier:
         """Pass on a balance."""
         self._put(balance)
 
+    def positions(self, positions: list[dict[str, Any]]) -> None:
+        """Pass on positions in contracts."""
+        self._put(Stances(stances_of(positions)))
+
     def up(self) -> None:
         """Pass on that the stream is subscribed."""
         self._put(Up())
@@ -282,7 +339,9 @@ class Courier:
         try:
             async with self._turn:
                 await asyncio.sleep(0)
-            orders = await self._private.submit([request.arguments() for request in requests], client_ids, doubt)
+            orders = await self._private.submit(
+                [request.arguments() for request in requests], client_ids, doubt, requests[0].apart
+            )
         except NeverArrivedError as error:
             for client_id in client_ids:
                 answered[client_id] = False
@@ -309,7 +368,7 @@ class Courier:
     async def _resume(self, kept: Kept) -> None:
         answered: str | Literal[False] | None = kept.order_id
         try:
-            answer = await self._private.settle(kept.client_id, kept.symbol, kept.order_id)
+            answer = await self._private.settle(kept.client_id, kept.symbol, kept.apart, kept.order_id)
         except NeverArrivedError as error:
             if kept.seen:
                 # It was there, and is in no list any more: exchanges let go of old orders. Its trades they keep.
@@ -333,11 +392,9 @@ class Courier:
         told: list[OrderFact] = list(ours)
         absent = []
         for each, found in zip(missing, await asyncio.gather(*map(self._find, missing)), strict=True):
-            if found is None:
+            told += found
+            if not found:
                 absent.append(each)
-            else:
-                told.append(found)
-        # How an order stands tells the exchange's id of it, which its trades are known by.
         fills = await self._trades_of(trades_wanted(kept, told))
         return Answers([*fills, *told], others, absent)
 
@@ -349,13 +406,18 @@ class Courier:
         except Exception as error:
             raise as_ours(error, "Reading the open orders") from error
 
-    async def _find(self, kept: Kept) -> OrderFact | None:
+    async def _find(self, kept: Kept) -> list[OrderFact]:
+        """Return how an order stands, and the one that it has become; nothing where the exchange knows of none."""
         try:
-            found = await self._private.find(kept.order_id, kept.client_id, kept.symbol)
+            found = await self._private.find(kept.order_id, kept.client_id, kept.symbol, kept.apart)
+            told = [] if found is None else [order_fact(found, self._mappings)]
+            if told and told[0].became is not None:
+                found = await self._private.find(told[0].became, kept.client_id, kept.symbol)
+                told += [] if found is None else [order_fact(found, self._mappings)]
         except OutcomeUnknownError:
             # Nobody can tell: it has no id to be asked for by.
-            return None
-        return None if found is None else replace(order_fact(found, self._mappings), client_id=kept.client_id)
+            return []
+        return [replace(fact, client_id=kept.client_id) for fact in told]
 
     async def _trades_of(self, since_ms: Mapping[str, int]) -> list[FillFact]:
         facts = []
@@ -381,7 +443,7 @@ class Courier:
         if order_id is False:
             return
         try:
-            orders = await self._private.cancel(order_id, client_id, symbol, list_id)
+            orders = await self._private.cancel(order_id, client_id, symbol, list_id, self._apart.get(client_id, ""))
         except OutcomeUnknownError as error:
             logger.info("%s", error)
             await self._look_up([(order_id, client_id, symbol)])
@@ -390,6 +452,9 @@ class Courier:
             # An order of a list takes the others along: each is told by its own id.
             for fact in facts_of(order, client_id if len(orders) == 1 and not list_id else None, self._mappings):
                 self._put(fact)
+        if client_id in self._apart:
+            # The answer may say no more than that it was heard.
+            await self._look_up([(order_id, client_id, symbol)])
 
     async def _refresh_balance(self) -> None:
         # Many fills at once ask for one balance: the one after the last of them.
@@ -406,11 +471,14 @@ class Courier:
         finally:
             self._asking_balance = False
 
-    async def _audit(self, symbols: tuple[str, ...]) -> None:
+    async def _audit(self, symbols: tuple[str, ...], conditional: tuple[Asked, ...]) -> None:
         held = Held(None, looked=True)
         try:
             await self.look_up_trades(symbols)
-            held = Held(await self._private.balance(), looked=True)
+            self._put(Traded())
+            waiting = await self.look_up_orders(conditional)
+            await self._look_at_contracts()
+            held = Held(await self._private.balance(), looked=True, waiting=waiting)
         except TryLaterError as error:
             logger.warning("%s", error)
         finally:
@@ -439,7 +507,17 @@ class Courier:
             self.order(order)
         return {str(order["id"]) for order in orders}
 
-    async def _look_up(self, orders: list[tuple[str | None, str, str]]) -> None:
+    async def _look_at_contracts(self) -> None:
+        if not self._contracts:
+            return
+        margin, asked_ms = Margin(self._connection), self._connection.clock.now_ms()
+        since_ms = (self._paid_ms or self._began_ms) - TRADES_MARGIN_MS
+        for payment in await margin.payments(self._contracts, since_ms):
+            self._put(payment_of(payment))
+        self._paid_ms = asked_ms
+        self._put(Stances(stances_of(await margin.positions(self._contracts)), whole=True))
+
+    async def _look_up(self, orders: list[Asked]) -> None:
         await self.look_up_trades({symbol for _, _, symbol in orders})
         await self.look_up_orders(orders)
 
@@ -458,18 +536,42 @@ class Courier:
                 self.trade(trade)
             self._complete_ms[symbol] = asked_ms
 
-    async def look_up_orders(self, orders: Iterable[tuple[str | None, str, str]]) -> None:
-        """Pass on how orders stand; runs on the I/O thread."""
+    async def look_up_orders(self, orders: Iterable[Asked]) -> frozenset[str]:
+        """Pass on how orders stand; runs on the I/O thread.
+
+        Returns
+        -------
+        frozenset of str
+            Our ids of the conditional orders that wait for their trigger yet.
+        """
+        waiting = set()
         for order_id, client_id, symbol in orders:
             if order_id is None and client_id in self._answers and not self._answers[client_id].done():
                 continue
             try:
-                found = await self._private.find(order_id, client_id, symbol)
+                found = await self._private.find(order_id, client_id, symbol, self._apart.get(client_id, ""))
             except TryLaterError as error:
                 logger.warning("%s", error)
                 continue
             except OutcomeUnknownError:
                 # It has no id to be asked for by, which was told when its answer was lost.
                 continue
-            for fact in facts_of(found, client_id, self._mappings) if found else ():
+            facts = facts_of(found, client_id, self._mappings) if found else []
+            for fact in facts:
                 self._put(fact)
+            became = next((fact.became for fact in facts if isinstance(fact, OrderFact) and fact.became), None)
+            if became is not None:
+                await self._look_up_become(became, client_id, symbol)
+            elif found and client_id in self._apart:
+                waiting.add(client_id)
+        return frozenset(waiting)
+
+    async def _look_up_become(self, order_id: str, client_id: str, symbol: str) -> None:
+        """Pass on how the order stands that a conditional one has become."""
+        try:
+            found = await self._private.find(order_id, client_id, symbol)
+        except TryLaterError as error:
+            logger.warning("%s", error)
+            return
+        for fact in facts_of(found, client_id, self._mappings) if found else ():
+            self._put(fact)

@@ -61,7 +61,7 @@ class Limits:
         """
         if self.order_value is None or price is None:
             return
-        value = EXACT.multiply(amount, price)
+        value = rules.value(amount, price)
         if value > self.order_value:
             raise OrderRefusedError(
                 f"An order of {text(amount)} {rules.base} is worth {text(value)} {rules.quote}, above "

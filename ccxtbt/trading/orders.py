@@ -10,7 +10,7 @@ from typing import Any
 import backtrader as bt
 
 from ccxtbt.errors import ConfigError, NotOfferedError
-from ccxtbt.trading.rules import EXACT, Rules, Side, exact, text
+from ccxtbt.trading.rules import EXACT, ONE, Rules, Side, exact, text
 
 ORDER_TYPES: Mapping[int, str] = {
     bt.Order.Market: "market",
@@ -45,6 +45,7 @@ _LIMITED = frozenset({bt.Order.StopLimit, bt.Order.StopTrailLimit})
 _SAME = 1e-12
 
 _TRIGGER_PARAMS = ("triggerPrice", "stopPrice", "stopLossPrice", "takeProfitPrice")
+_TRAILING_PARAMS = ("trailingAmount", "trailingPercent")
 _COST_PARAMS = ("cost", "quoteOrderQty")
 
 
@@ -68,6 +69,8 @@ class Request:
         The exchange fills by an amount of quote: `amount` is only a guess of what it buys.
     notes : tuple of str
         What was rounded, for the log.
+    apart : str
+        ccxt's parameter with which it is looked up and cancelled, where conditional orders live apart from the others.
     """
 
     client_id: str
@@ -79,6 +82,7 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     by_cost: bool = False
     notes: tuple[str, ...] = ()
+    apart: str = ""
 
     def arguments(self) -> tuple[str, str, str, float | str, float | str | None, dict[str, Any]]:
         """Return the arguments of `create_order`: numbers as floats where a float says exactly the same, else text."""
@@ -166,13 +170,15 @@ def request_of(
     price = None if draft.price is None else rules.price(draft.price, side)
     if price is not None and price != exact(draft.price, "price"):
         notes.append(f"price {draft.price} rounded to {text(price)}")
-    rules.check(amount, price, last_price(order))
+    rules.check(amount, price, last_price(order), reduces=bool(draft.params.get("reduceOnly")))
+    conditional = any(name in draft.params for name in (*_TRIGGER_PARAMS, *_TRAILING_PARAMS))
     by_cost = any(name in draft.params for name in _COST_PARAMS)
     if rules.market_buy_by_cost and price is None and side == "buy" and not by_cost:
         price, by_cost = rules.price(order.created.pclose, side), True
     if client_id_param:
         draft.params[client_id_param] = client_id
-    return Request(client_id, rules.symbol, draft.type, side, amount, price, draft.params, by_cost, tuple(notes))
+    apart = rules.apart_param if conditional else ""
+    return Request(client_id, rules.symbol, draft.type, side, amount, price, draft.params, by_cost, tuple(notes), apart)
 
 
 def _amount_for(order: bt.Order, rules: Rules, cost: Any) -> Decimal:
@@ -182,7 +188,7 @@ def _amount_for(order: bt.Order, rules: Rules, cost: Any) -> Decimal:
         raise ConfigError(f"quote_size={cost!r} is of market buys alone: give any other order its size.")
     if spend <= 0 or not last:
         raise ConfigError(f"quote_size={cost!r} buys nothing: give an amount of {rules.quote} above 0.")
-    return EXACT.divide(spend, last)
+    return EXACT.divide(spend, rules.value(ONE, last))
 
 
 def trails_there(order: bt.Order, rules: Rules, trailing_params: Sequence[str]) -> bool:

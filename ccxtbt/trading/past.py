@@ -53,6 +53,10 @@ class PastLeg:
         It trades when it arrives, and never rests.
     list_id : str
         Our id of the list that it is in.
+    apart : str
+        ccxt's parameter with which it is looked up, where conditional orders live apart from the others.
+    reduces : bool
+        It can only reduce a position.
     """
 
     client_id: str
@@ -67,6 +71,8 @@ class PastLeg:
     triggered: bool = False
     at_once: bool = False
     list_id: str = ""
+    apart: str = ""
+    reduces: bool = False
 
     @property
     def done(self) -> bool:
@@ -75,7 +81,14 @@ class PastLeg:
 
     def state(self) -> OrderState:
         """Return its state, as if nobody had been away."""
-        state = OrderState(self.client_id, self.symbol, self.side, self.amount)
+        state = OrderState(
+            self.client_id,
+            self.symbol,
+            self.side,
+            self.amount,
+            conditional=bool(self.apart),
+            reduces=self.reduces,
+        )
         state.recall(self.status, self.order_id, self.told)
         return state
 
@@ -216,9 +229,21 @@ def _leg(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[PastLeg, Mapping
         status = Status.PARTIAL
     kept = orjson.loads(asked) or _as_sent(symbol, side, amount, made_ms, *request)
     leg = PastLeg(
-        client_id, order_id, symbol, side, None if by_cost else Decimal(amount), number, made_ms, status, told,
-        bool(kept.get("triggered")), bool(kept.get("at_once")), kept.get("list_id", ""),
-    )  # fmt: skip
+        client_id,
+        order_id,
+        symbol,
+        side,
+        None if by_cost else Decimal(amount),
+        number,
+        made_ms,
+        status,
+        told,
+        triggered=bool(kept.get("triggered")),
+        at_once=bool(kept.get("at_once")),
+        list_id=kept.get("list_id", ""),
+        apart=kept.get("apart", ""),
+        reduces=bool(kept.get("reduces")),
+    )
     return leg, kept
 
 

@@ -52,6 +52,8 @@ class Kept:
         What of it was counted.
     seen : bool
         The exchange is known to have, or to have had it.
+    apart : str
+        ccxt's parameter with which it is looked up, where conditional orders live apart from the others.
     """
 
     client_id: str
@@ -60,12 +62,13 @@ class Kept:
     made_ms: int
     filled: Decimal = Decimal(0)
     seen: bool = False
+    apart: str = ""
 
     @classmethod
-    def of(cls, state: OrderState, made_ms: int) -> Kept:
+    def of(cls, state: OrderState, made_ms: int, apart: str = "") -> Kept:
         """Return what is to be asked of an order."""
         seen = state.status is not Status.SUBMITTED
-        return cls(state.client_id, state.order_id, state.symbol, made_ms, state.filled, seen)
+        return cls(state.client_id, state.order_id, state.symbol, made_ms, state.filled, seen, apart)
 
     def is_told_by(self, fact: OrderFact) -> bool:
         """Whether a message is about this order."""

@@ -19,6 +19,14 @@ _STATUSES = {"canceling": OPEN, "cancelled": CANCELED, "new": OPEN, "filled": CL
 # Where exchanges echo our id in a raw trade, which ccxt's trade structure has no field for; Binance's stream, c.
 _CLIENT_ID_KEYS = ("clientOrderId", "clOrdId", "orderLinkId", "clientOid", "cl_ord_id", "newClientOrderId", "caid")
 
+# Where a conditional order that lives apart from the others names the one that it has become: Binance's answers and
+# stream. An order that has such a field is one.
+_BECAME_KEYS = ("actualOrderId", "ai")
+
+# What the part of a contract's fill that closes has gained, before fees, in the exchange's own rounding: Binance's
+# answers and stream, bybit, okx.
+_REALIZED_KEYS = ("realizedPnl", "rp", "execPnl", "fillPnl")
+
 
 @dataclass(frozen=True, slots=True)
 class OrderFact:
@@ -44,6 +52,8 @@ class OrderFact:
         Why the exchange ended it, where it says so.
     symbol : str or None
         Market, in ccxt's name.
+    became : str or None
+        The exchange's id of the order that a conditional one has become.
     raw : mapping or None
         The message itself, in ccxt's structure.
     """
@@ -59,6 +69,7 @@ class OrderFact:
     fees: tuple[tuple[str, Decimal], ...] = ()
     reason: str = ""
     symbol: str | None = None
+    became: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
@@ -86,6 +97,8 @@ class FillFact:
         Market, in ccxt's name.
     side : str or None
         'buy' or 'sell'.
+    realized : Decimal or None
+        What it has gained by closing a contract, before fees; None where the message does not say.
     """
 
     order_id: str | None
@@ -99,6 +112,7 @@ class FillFact:
     maker: bool | None = None
     symbol: str | None = None
     side: str | None = None
+    realized: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +213,9 @@ def fill_fact(trade: Mapping[str, Any]) -> FillFact:
         raise DataError(f"A fill with fees in {len(fees)} currencies cannot be booked: {dict(fees)!r}.")
     free = (trade.get("fee") or {}).get("cost") is not None
     role = trade.get("takerOrMaker")
+    raw = trade.get("info")
+    info: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+    realized = next((_number(info, key) for key in _REALIZED_KEYS if key in info), None)
     return FillFact(
         order_id=_name(trade.get("order")),
         client_id=_client_id(trade),
@@ -211,6 +228,7 @@ def fill_fact(trade: Mapping[str, Any]) -> FillFact:
         maker=None if role is None else role == "maker",
         symbol=trade.get("symbol"),
         side=trade.get("side"),
+        realized=realized,
     )
 
 
@@ -244,8 +262,15 @@ def order_fact(order: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any
     filled, remaining, amount = (_number(order, key) for key in ("filled", "remaining", "amount"))
     if filled is None and amount is not None and remaining is not None:
         filled = amount - remaining
-    info = order.get("info")
-    reason = (info.get("rejectReason") or info.get("r")) if isinstance(info, Mapping) else None
+    raw = order.get("info")
+    info: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+    reason = info.get("rejectReason") or info.get("r") or info.get("rm")
+    became = next((_name(info[key]) for key in _BECAME_KEYS if key in info), None)
+    if became is not None:
+        # How it stands is told by the order that it is now.
+        status, filled, remaining = "", None, None
+    elif any(key in info for key in _BECAME_KEYS):
+        status, filled, remaining = "" if status == CLOSED else status, Decimal(0), amount
     return OrderFact(
         client_id=_client_id(order),
         order_id=_name(order.get("id")),
@@ -258,6 +283,7 @@ def order_fact(order: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any
         fees=_fees(order),
         reason=reason if isinstance(reason, str) and reason != "NONE" else "",
         symbol=order.get("symbol"),
+        became=became,
         raw=order,
     )
 

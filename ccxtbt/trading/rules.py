@@ -26,6 +26,8 @@ _RESIDUE = Decimal(2) ** -48
 # Wide enough that no product of an amount and a price is ever rounded.
 EXACT = Context(prec=60)
 
+ONE = Decimal(1)
+
 
 def exact(value: Any, what: str) -> Decimal:
     """Return a number as the decimal that it is written as.
@@ -125,6 +127,10 @@ class Rules:
         The exchange ends an order at a time that it is given.
     trailing : bool
         The exchange moves a stop with the price.
+    contract_size : Decimal or None
+        Base in one contract, of which amounts are numbers; None: amounts are in base.
+    apart_param : str
+        ccxt's parameter with which conditional orders are looked up and cancelled; '' where they are like any other.
     trail : Trail or None
         How far it does, where that is limited, and what else it wants to be told.
     lists : bool
@@ -153,6 +159,8 @@ class Rules:
     cost_orders: bool = False
     good_till_date: bool = False
     trailing: bool = False
+    contract_size: Decimal | None = None
+    apart_param: str = ""
     trail: Trail | None = None
     lists: bool = False
 
@@ -189,11 +197,17 @@ class Rules:
         """Return the smallest amount that the market takes at `price` (None: whatever the price), on the lot."""
         least = max(self.lot, self.amount_min or self.lot)
         if price and self.cost_min:
-            lots = EXACT.divide(EXACT.divide(self.cost_min, price), self.lot).to_integral_value(ROUND_CEILING)
+            lots = EXACT.divide(self.cost_min, self.value(self.lot, price)).to_integral_value(ROUND_CEILING)
             least = max(least, EXACT.multiply(lots, self.lot))
         return least
 
-    def check(self, amount: Decimal, price: Decimal | None, last: Decimal | None = None) -> None:
+    def value(self, amount: Decimal, price: Decimal) -> Decimal:
+        """Return what an amount is worth at `price`, in quote."""
+        return EXACT.multiply(EXACT.multiply(amount, price), self.contract_size or ONE)
+
+    def check(
+        self, amount: Decimal, price: Decimal | None, last: Decimal | None = None, *, reduces: bool = False
+    ) -> None:
         """Refuse what the exchange would refuse.
 
         Parameters
@@ -205,6 +219,8 @@ class Rules:
         last : Decimal or None
             The market's last price: what a market order comes to is reckoned by it. The exchange reckons by an average
             of its own and has the last word.
+        reduces : bool
+            It can only reduce a position: it may be worth as little as it likes.
 
         Raises
         ------
@@ -232,8 +248,8 @@ class Rules:
             )
         if price is None:
             return
-        cost = EXACT.multiply(amount, price)
-        if self.cost_min and cost < self.cost_min:
+        cost = self.value(amount, price)
+        if self.cost_min and cost < self.cost_min and not reduces:
             raise OrderRefusedError(
                 f"An order of {text(amount)} at {text(price)} is worth {text(cost)} {self.quote}, below "
                 f"{self.symbol}'s minimum of {text(self.cost_min)}: order at least {text(self.least(price))}."
@@ -263,6 +279,7 @@ def rules_of(
     precision_mode: int,
     features: Mapping[str, Any] | None = None,
     *,
+    triggers_apart: bool = False,
     trail: Trail | None = None,
     lists: bool = False,
 ) -> Rules:
@@ -276,6 +293,8 @@ def rules_of(
         `exchange.precisionMode`.
     features : mapping or None
         ccxt's `createOrder` features of the market's type; None: triggers as in ccxt's default.
+    triggers_apart : bool
+        Conditional orders are looked up and cancelled apart from the others, with ccxt's parameter ``trigger``.
     trail : Trail or None
         How markets of this type trail.
     lists : bool
@@ -289,13 +308,14 @@ def rules_of(
     precision, limits = market.get("precision") or {}, market.get("limits") or {}
     digits = precision_mode == SIGNIFICANT_DIGITS
     offered = features or {}
+    contract = bool(market.get("contract"))
     trigger = "triggerPrice" if features is None or offered.get("triggerPrice") else ""
     if not trigger and offered.get("stopLossPrice"):
         trigger = "stopLossPrice"
     return Rules(
         symbol=str(market["symbol"]),
         base=str(market.get("base") or ""),
-        quote=str(market.get("quote") or ""),
+        quote=str((market.get("settle") if contract else None) or market.get("quote") or ""),
         # Where prices are counted in significant digits, amounts are in decimal places all the same.
         lot=_step(precision.get("amount"), precision_mode),
         tick=Decimal(0) if digits else _step(precision.get("price"), precision_mode),
@@ -313,8 +333,11 @@ def rules_of(
         take_profit_param="takeProfitPrice" if features is None or offered.get("takeProfitPrice") else "",
         trigger_direction=bool(offered.get("triggerDirection")),
         market_buy_by_cost=bool(offered.get("marketBuyRequiresPrice")),
-        cost_orders=bool(offered.get("marketBuyByCost")),
+        # By what ccxt says contracts too could be bought by cost; it sends their amount all the same.
+        cost_orders=bool(offered.get("marketBuyByCost")) and not contract,
         good_till_date=bool((offered.get("timeInForce") or {}).get("GTD")),
+        contract_size=exact(market.get("contractSize") or 1, "contract size") if contract else None,
+        apart_param="trigger" if triggers_apart else "",
         trailing=bool(offered.get("trailing") or (trail and (market.get("info") or {}).get(trail.offered_by))),
         trail=trail,
         lists=lists,

@@ -93,6 +93,9 @@ class Position(_Position):
 class CommInfo(bt.CommInfoBase):
     """A market's fees and steps for backtrader: a share of the value, and sizes in lots instead of whole units.
 
+    A size counts `mult` of base each. Of a contract (``stocklike=False, automargin=-1``) the margin is the whole value,
+    so that a size means the same on history and live, whatever leverage the exchange gives.
+
     Parameters
     ----------
     commission : float
@@ -118,8 +121,27 @@ class CommInfo(bt.CommInfoBase):
         rate = 1.0 if self.p.rate is None else float(self.p.rate() or 0)
         if not price > 0 or not rate > 0:
             return Size(0.0, self.p.lot)
-        unit = rate * (price if self.stocklike else self.get_margin(price))
+        unit = rate * (price * self.p.mult if self.stocklike else self.get_margin(price))
         return Size(round_to(self.p.leverage * cash / unit, self.p.lot, ROUND_FLOOR, "cash"), self.p.lot)
+
+    def getoperationcost(self, size: float, price: float) -> float:
+        """Return what an operation takes out of the cash of a backtest."""
+        return self._scaled(super().getoperationcost(size, price))
+
+    def getvaluesize(self, size: float, price: float) -> float:
+        """Return what a size is worth at `price`."""
+        return self._scaled(super().getvaluesize(size, price))
+
+    def getvalue(self, position: Any, price: float) -> float:
+        """Return what a position is worth at `price`."""
+        return self._scaled(super().getvalue(position, price))
+
+    def _scaled(self, value: float) -> float:
+        # backtrader counts `mult` into a margin, and leaves it out of what is paid in full.
+        return float(value) * (float(self.p.mult) if self.stocklike else 1.0)
+
+    def _getcommission(self, size: float, price: float, pseudoexec: bool) -> float:
+        return float(super()._getcommission(size, price, pseudoexec)) * float(self.p.mult)
 
 
 def resize(order: Any, size: Size) -> None:

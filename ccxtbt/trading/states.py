@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
@@ -82,6 +82,8 @@ class Fill:
         It came after the order's end was told.
     counted_cost : Decimal or None
         What it came to, where that is known and `price` is only the mean of it.
+    realized : Decimal or None
+        What it has gained by closing a contract, before fees, by the exchange.
     """
 
     size: Decimal
@@ -93,6 +95,7 @@ class Fill:
     maker: bool | None = None
     late: bool = False
     counted_cost: Decimal | None = None
+    realized: Decimal | None = None
 
     @property
     def cost(self) -> Decimal:
@@ -211,11 +214,17 @@ class OrderState:
     fill_ids : bool
         The exchange tells each fill with an id: a cumulative amount ahead of them waits for them. Otherwise each
         growth of the cumulative amount is a fill.
+    conditional : bool
+        It lives apart until its trigger is reached, and becomes an order with another of the exchange's ids.
+    reduces : bool
+        It can only reduce a position: the exchange may cut it, and has filled it all the same.
 
     Attributes
     ----------
     order_id : str or None
-        The exchange's id, once known.
+        The exchange's id, once known; of a conditional one, the first.
+    ids : set of str
+        All of the exchange's ids that it is known by.
     status : Status
         What has been told.
     filled, cost : Decimal
@@ -223,14 +232,25 @@ class OrderState:
     """
 
     def __init__(
-        self, client_id: str, symbol: str, side: Side, amount: Decimal | None, *, fill_ids: bool = True
+        self,
+        client_id: str,
+        symbol: str,
+        side: Side,
+        amount: Decimal | None,
+        *,
+        fill_ids: bool = True,
+        conditional: bool = False,
+        reduces: bool = False,
     ) -> None:
         self.client_id = client_id
         self.symbol = symbol
         self.side = side
         self.amount = amount
         self.fill_ids = fill_ids
+        self.conditional = conditional
+        self.reduces = reduces
         self.order_id: str | None = None
+        self.ids: set[str] = set()
         self.status = Status.CREATED
         self.filled = ZERO
         self.cost = ZERO
@@ -248,7 +268,15 @@ class OrderState:
     def of(cls, request: Request, *, fill_ids: bool = True) -> OrderState:
         """Return the state of an order that is about to be sent."""
         amount = None if request.by_cost else request.amount
-        return cls(request.client_id, request.symbol, request.side, amount, fill_ids=fill_ids)
+        return cls(
+            request.client_id,
+            request.symbol,
+            request.side,
+            amount,
+            fill_ids=fill_ids,
+            conditional=bool(request.apart),
+            reduces=bool(request.params.get("reduceOnly")),
+        )
 
     def __repr__(self) -> str:
         return f"<OrderState {self.client_id} {self.status} {self.filled} of {self.amount}>"
@@ -276,6 +304,11 @@ class OrderState:
         return self._end is not None and not self.done and not self._end_amount_known
 
     @property
+    def is_named(self) -> bool:
+        """Whether the exchange's id is known under which its fills are told."""
+        return len(self.ids) > self.conditional
+
+    @property
     def stray(self) -> bool:
         """Whether the exchange works an order that was told to be refused: cancel it."""
         return self.status in REFUSED and self._seen and self._end is None
@@ -298,6 +331,7 @@ class OrderState:
             All that was counted.
         """
         self.status, self.order_id = status, order_id
+        self.ids |= set() if order_id is None else {order_id}
         self._seen = status in WORKING or status in DONE - REFUSED
         for each in counted:
             self.cost = EXACT.add(self.cost, each.cost)
@@ -469,7 +503,17 @@ class OrderState:
         self.filled = EXACT.add(self.filled, amount)
         self.cost = EXACT.add(self.cost, EXACT.multiply(amount, fact.price))
         return self._move(
-            Fill(self._signed(amount), fact.price, fee[0], fee[1], fact.ts_ms, fact.trade_id, fact.maker, late)
+            Fill(
+                self._signed(amount),
+                fact.price,
+                fee[0],
+                fee[1],
+                fact.ts_ms,
+                fact.trade_id,
+                fact.maker,
+                late,
+                realized=fact.realized if amount == fact.amount else None,
+            )
         )
 
     def _signed(self, amount: Decimal) -> Decimal:
@@ -495,7 +539,7 @@ class OrderState:
             return self._move(Expired(end.reason, end.ts_ms))
         if end.status == reports.REJECTED:
             return self._move(Rejected(end.reason, ts_ms=end.ts_ms))
-        if self.amount is None or self.filled >= self.amount:
+        if self.amount is None or self.filled >= self.amount or self.reduces:
             return self._move(Completed(end.ts_ms))
         return self._move(Canceled("The exchange closed it with a part unfilled.", end.ts_ms))
 
@@ -508,6 +552,13 @@ class OrderState:
 
 def _share(whole: Decimal, part: Decimal, parts: Decimal) -> Decimal:
     return EXACT.quantize(EXACT.divide(EXACT.multiply(whole, part), parts), _ESTIMATE)
+
+
+def _ids_of(state: OrderState, fact: Fact) -> tuple[str | None, ...]:
+    """Return the exchange's ids of an order that a fact of it tells."""
+    if isinstance(fact, OrderFact):
+        return state.order_id, fact.order_id, fact.became
+    return (state.order_id, fact.order_id) if isinstance(fact, FillFact) else (state.order_id,)
 
 
 class Orders:
@@ -530,6 +581,8 @@ class Orders:
         self._clients: dict[tuple[str | None, str], str] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[tuple[str | None, str], deque[Fact]] = OrderedDict()
+        # What the orders of others call themselves, for fills that do not tell.
+        self._names: OrderedDict[tuple[str | None, str], str] = OrderedDict()
         self._keep_done = keep_done
         self._keep_unknown = keep_unknown
 
@@ -574,25 +627,61 @@ class Orders:
         if state is None:
             return None, []
         told = state.apply(fact)
-        if state.order_id is not None and (state.symbol, state.order_id) not in self._clients:
-            key = (state.symbol, state.order_id)
-            self._clients[key] = state.client_id
-            for earlier in (*self._unknown.pop(key, ()), *self._unknown.pop((None, state.order_id), ())):
-                told += state.apply(earlier)
+        for order_id in _ids_of(state, fact):
+            if order_id is not None and (key := (state.symbol, order_id)) not in self._clients:
+                self._clients[key] = state.client_id
+                state.ids.add(order_id)
+                for earlier in (*self._unknown.pop(key, ()), *self._unknown.pop((None, order_id), ())):
+                    told += state.apply(earlier)
         if state.done:
             self._retire(state)
         return state, told
 
-    def foreign(self) -> list[FillFact]:
+    def foreign(
+        self, suspects: Container[tuple[str | None, str]] | None = None, waiting: Container[str] = ()
+    ) -> list[FillFact]:
         """Take out the fills that belong to no order of ours.
 
-        While an order of ours does not know the exchange's id of it yet, a fill in its market may be its own.
-        """
-        unanswered = {state.symbol for state in self._open.values() if state.order_id is None}
-        keys = [key for key in self._unknown if key[0] is not None and key[0] not in unanswered]
-        return [fact for key in keys for fact in self._unknown.pop(key) if isinstance(fact, FillFact)]
+        While the exchange's id is not known under which an order of ours is filled, a fill in its market may be its.
 
-    def _keep(self, fact: Fact, key: tuple[str | None, str]) -> None:
+        Parameters
+        ----------
+        suspects : container of (str, str) or None
+            Only these of the `unknown`; None: all.
+        waiting : container of str
+            Our ids of conditional orders that the exchange said to wait yet after it had told those fills: they are
+            none of theirs.
+        """
+        unanswered = {
+            state.symbol
+            for state in self._open.values()
+            if not (state.is_named or (state.ids and state.client_id in waiting))
+        }
+        keys = [
+            key
+            for key in self._unknown
+            if key[0] is not None and key[0] not in unanswered and (suspects is None or key in suspects)
+        ]
+        return [
+            replace(fact, client_id=fact.client_id or self._names.get(key))
+            for key in keys
+            for fact in self._unknown.pop(key)
+            if isinstance(fact, FillFact)
+        ]
+
+    def has_strays(self) -> bool:
+        """Whether a fill is known whose order is not: it may be ours or another's."""
+        return any(isinstance(fact, FillFact) for facts in self._unknown.values() for fact in facts)
+
+    def unknown(self) -> frozenset[tuple[str | None, str]]:
+        """Return what orders are told of that are not known to be ours, by market and the exchange's id."""
+        return frozenset(self._unknown)
+
+    def _keep(self, fact: OrderFact | FillFact, key: tuple[str | None, str]) -> None:
+        if fact.client_id is not None:
+            self._names[key] = fact.client_id
+            while len(self._names) > self._keep_unknown:
+                self._names.popitem(last=False)
         self._unknown.setdefault(key, deque(maxlen=_FACTS_KEPT)).append(fact)
         while len(self._unknown) > self._keep_unknown:
             self._unknown.popitem(last=False)
@@ -603,5 +692,5 @@ class Orders:
         self._finished.move_to_end(state.client_id)
         while len(self._finished) > self._keep_done:
             oldest = self._states.pop(self._finished.popitem(last=False)[0])
-            if oldest.order_id is not None:
-                self._clients.pop((oldest.symbol, oldest.order_id), None)
+            for order_id in oldest.ids:
+                self._clients.pop((oldest.symbol, order_id), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -14,45 +13,13 @@ from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.exchange.private import Private
 from ccxtbt.sim.server import API_KEY, SECRET, SimServer
+from listening import Sink, wait_until
 
 SPEED = 20
 # Sockets whose death is noticed soon.
 QUICK = replace(facts_of("binance"), ping_s=0.4)
 SUBSCRIBE = {"method": "WS", "path": "userDataStream.subscribe.signature"}
 ORDER = ("BTC/USDT", "market", "buy", 0.001)
-
-
-class Sink:
-    """Hears the account."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.reasons: list[str] = []
-        self.orders: list[dict[str, Any]] = []
-        self.balances: list[dict[str, Any]] = []
-
-    def order(self, order: dict[str, Any]) -> None:
-        self.orders.append(order)
-
-    def trade(self, trade: dict[str, Any]) -> None:
-        pass
-
-    def balance(self, balance: dict[str, Any]) -> None:
-        self.balances.append(balance)
-
-    def up(self) -> None:
-        self.events.append("up")
-
-    def down(self, reason: str) -> None:
-        self.events.append("down")
-        self.reasons.append(reason)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 15.0) -> None:
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
 
 
 @pytest.fixture

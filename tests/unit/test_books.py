@@ -70,7 +70,7 @@ def test_a_reversal_splits_its_fee_by_size(book):
 
 
 def test_what_an_earlier_run_has_left_may_be_the_start(book):
-    book.held, book.size, book.price = D("0.99925"), D("0.999"), D(90)
+    book.seed(D("0.99925"), D(90))
     standing = book.standing()
     assert (standing.opened, standing.openedvalue, standing.psize, standing.pprice) == (
         book.size,

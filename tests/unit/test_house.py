@@ -18,6 +18,7 @@ FRONTS = {
     "livebooks",
     "legs",
     "restored",
+    "liveswaps",
     "bracketorders",
     "bulkfeed",
     "ending",

@@ -157,3 +157,27 @@ def test_a_users_own_way_to_tell_the_end(order, status):
     mappings = {"closed_order": {"key": "state", "value": "done"}, "canceled_order": {"key": "result", "value": 1}}
     assert order_fact(order, mappings).status == status
     assert order_fact({"status": "closed"}, {"closed_order": {"key": "status", "value": "closed"}}).status == "closed"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "expected"),
+    [
+        ({"actualOrderId": ""}, "open", ("open", Decimal(0), None)),
+        ({"actualOrderId": ""}, "canceled", ("canceled", Decimal(0), None)),
+        ({"ai": "", "rm": "Margin is insufficient."}, "rejected", ("rejected", Decimal(0), None)),
+        # What became of it is told by the order that it is now.
+        ({"ai": "77"}, "closed", (None, None, "77")),
+        ({"actualOrderId": "77"}, "canceled", (None, None, "77")),
+        ({}, "closed", ("closed", Decimal(1), None)),
+    ],
+)
+def test_a_conditional_order_ends_as_the_order_that_it_becomes(raw, status, expected):
+    fact = order_fact({"id": "3", "status": status, "amount": 1, "filled": 1, "remaining": 0, "info": raw})
+    assert (fact.status, fact.filled, fact.became) == expected
+
+
+@pytest.mark.parametrize("key", ["realizedPnl", "rp"])
+def test_a_contracts_fill_tells_what_it_has_gained(key):
+    trade = {"id": "1", "order": "2", "amount": 1, "price": 5, "info": {key: "-0.12345678"}}
+    assert fill_fact(trade).realized == Decimal("-0.12345678")
+    assert fill_fact({**trade, "info": {}}).realized is None

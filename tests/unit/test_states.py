@@ -288,3 +288,49 @@ def test_finished_orders_stay_for_a_while_and_strangers_too():
     state, told = book.apply(OrderFact("d", "foreign-0", "open", symbol=SYMBOL))
     assert [type(each) for each in told] == [Submitted, Accepted]
     assert book.open() == [state]
+
+
+def conditional() -> tuple[Orders, OrderState]:
+    orders, state = Orders(), OrderState("mine", "BTC/USDT:USDT", "sell", Decimal(1), conditional=True)
+    orders.add(state)
+    state.submit()
+    orders.apply(OrderFact("mine", "waits", "open", filled=Decimal(0), symbol=state.symbol))
+    return orders, state
+
+
+def fill_of(order_id: str, client_id: str | None = None) -> FillFact:
+    return FillFact(order_id, client_id, "t1", 1, Decimal(1), Decimal(5), symbol="BTC/USDT:USDT", side="sell")
+
+
+@pytest.mark.parametrize("fill_first", [True, False])
+@pytest.mark.parametrize("client_id", [None, "theirs"])
+def test_the_fills_of_the_order_that_a_conditional_one_becomes_are_its_own(fill_first, client_id):
+    orders, state = conditional()
+    became = OrderFact("mine", "waits", None, symbol=state.symbol, became="works")
+    facts = [fill_of("works", client_id), became]
+    told = []
+    for fact in facts if fill_first else reversed(facts):
+        told += orders.apply(fact)[1]
+        assert orders.foreign() == []
+    assert [type(transition) for transition in told] == [Fill, Completed]
+    assert state.order_id == "waits"
+
+
+def test_a_fill_beside_a_conditional_order_that_waits_is_anothers():
+    orders, _ = conditional()
+    orders.apply(OrderFact("autoclose-1", "forced", "open", symbol="BTC/USDT:USDT"))
+    orders.apply(fill_of("forced"))
+    assert orders.foreign() == []
+    suspects = orders.unknown()
+    assert orders.foreign(suspects, {"another"}) == []
+    assert orders.foreign((), {"mine"}) == []
+    (fill,) = orders.foreign(suspects, {"mine"})
+    assert (fill.order_id, fill.client_id) == ("forced", "autoclose-1")
+
+
+def test_what_only_reduces_is_completed_by_as_much_as_there_was():
+    cut = OrderState("mine", "BTC/USDT:USDT", "sell", Decimal(2), reduces=True)
+    cut.submit()
+    cut.apply(fill_of("1"))
+    told = cut.apply(OrderFact("mine", "1", "closed", filled=Decimal(1)))
+    assert [type(transition) for transition in told] == [Completed]

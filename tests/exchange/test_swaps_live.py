@@ -1,0 +1,401 @@
+"""Linear contracts in a live run: positions, wallet and equity are the exchange's, whoever changed them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import backtrader as bt
+import ccxt
+import pytest
+
+from ccxtbt.errors import ConfigError
+from ccxtbt.sim.funding import next_funding_ms, rate_at
+from ccxtbt.sim.server import API_KEY, START_MS
+from planned import SECONDS, Plan, statuses
+from simulated import BTC, ETH, point
+from watching import Watcher, ago, run, store_of
+
+PERP = "BTC/USDT:USDT"
+HOUR_MS = 3_600_000
+WALLET = {"USDT": 100_000}
+
+
+@pytest.fixture
+def server(simulator):
+    return simulator(contracts=[BTC, ETH], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=15)
+
+
+def by_hand(server):
+    usdm = point(ccxt.binanceusdm({"enableRateLimit": False}), server)
+    usdm.load_markets()
+    return usdm
+
+
+def feed_of(store, server, symbol=PERP):
+    return store.getdata(dataname=symbol, fromdate=ago(server, minutes=1), **SECONDS)
+
+
+def books(server):
+    """Return the exchange's own books: wallet, positions by symbol."""
+
+    def read():
+        contracts = server.contracts
+        account = contracts.account(API_KEY)
+        held = {each.symbol: (each.amount, each.entry) for each in contracts.books.positions(account)}
+        return contracts.books.wallet(account), held
+
+    return server.call(read)
+
+
+def agree(broker, server, feed):
+    wallet, held = books(server)
+    size, entry = held.get("BTCUSDT", (Decimal(0), Decimal(0)))
+    position = broker.getposition(feed)
+    return (broker.amount("USDT"), Decimal(repr(float(position.size))), position.price) == (wallet, size, float(entry))
+
+
+def trade(server, *steps, until=lambda w: True, exchange="binanceusdm", store=None, **options):
+    """Run a plan; return (watcher, plan, broker, feed) once its books agree with the exchange's."""
+    store = store or store_of(server, exchange)
+    feed, broker = feed_of(store, server), store.getbroker(check_interval=0.5, **options)
+    plan = Plan(*steps)
+    watcher = run(
+        store,
+        feed,
+        broker=broker,
+        act=plan.act,
+        until=lambda w: plan.until(w) and until(w) and agree(broker, server, feed),
+    )
+    return watcher, plan, broker, feed
+
+
+@pytest.mark.parametrize("exchange", ["binanceusdm", "binance"])
+def test_long_and_short_from_entry_to_close(server, exchange):
+    seen = []
+
+    def look(w):
+        position = w.position
+        equity = float(books(server)[0]) + position.size * (w.data.close[0] - position.price)
+        seen.append((float(position.size), w.broker.getvalue(), equity, w.broker.getvalue([w.data]), w.data.close[0]))
+
+    watcher, plan, broker, _ = trade(
+        server,
+        lambda w: w.buy(size=0.5),
+        look,
+        lambda w: w.close(),
+        lambda w: w.sell(size=0.4),
+        look,
+        lambda w: w.sell(exectype=bt.Order.Limit, price=w.data.close[0] * 0.999, size=0.1),
+        lambda w: w.buy(size=0.8),
+        look,
+        lambda w: w.close(),
+        exchange=exchange,
+    )
+    assert {statuses(watcher, order)[-1] for order in plan.made} == {"Completed"}
+    assert [size for size, *_ in seen] == [0.5, -0.4, 0.3]
+    for size, value, equity, worth, close in seen:
+        assert value == pytest.approx(equity, abs=1e-6)
+        assert worth == pytest.approx(size * close)
+    closed = [each for each in watcher.trades if each.isclosed]
+    assert [each.long for each in closed] == [True, False, True]
+    assert broker.getcash() == pytest.approx(100_000 + sum(each.pnlcomm for each in closed), abs=1e-6)
+    assert not broker.apart
+    # Only what closes is told to reduce.
+    reducing = [order.reduce_only for order in server.call(lambda: list(server.contracts.orders))]
+    assert reducing == [False, True, False, False, False, True]
+
+
+def test_a_run_begins_with_the_exchanges_position_leverage_and_margin_mode(server):
+    other = by_hand(server)
+    other.set_leverage(7, PERP)
+    other.set_margin_mode("isolated", PERP)
+    other.create_order(PERP, "market", "sell", 0.25)
+    begun = []
+
+    def look(w):
+        begun.append((float(w.position.size), w.position.price, w.broker.get_stance(w.data)))
+        return w.close()
+
+    watcher, plan, _, _ = trade(server, look)
+    ((size, price, stance),) = begun
+    assert size == -0.25
+    assert (stance.size, float(stance.entry)) == (Decimal("-0.25"), price)
+    assert (stance.leverage, stance.margin_mode) == (7, "isolated")
+    assert {order.ref for order in watcher.orders} == {plan.made[0].ref}
+    (closed,) = [each for each in watcher.trades if each.isclosed]
+    assert closed.pnl == pytest.approx(-0.25 * (plan.made[0].executed.price - price))
+
+
+def test_leverage_and_margin_mode_are_set_where_they_are_given(server):
+    _, _, broker, feed = trade(server, lambda w: w.buy(size=0.1), leverage=3, margin_mode={PERP: "isolated"})
+    stance = broker.get_stance(feed)
+    assert (stance.leverage, stance.margin_mode) == (3, "isolated")
+    account = server.contracts.account(API_KEY)
+    position = server.call(lambda: server.contracts.books.position(account, "BTCUSDT"))
+    assert (position.leverage, position.isolated) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"leverage": 500}, "refuses leverage=500 for BTC/USDT:USDT"),
+        ({"margin_mode": "both"}, "margin_mode='both' is not known"),
+    ],
+)
+def test_what_the_exchange_does_not_set_is_one_sentence(server, options, said):
+    with pytest.raises(ConfigError, match=said):
+        trade(server, **options)
+
+
+def test_hedge_mode_is_refused_unless_asked_for(server):
+    server.call(lambda: server.contracts.books.hedged.add(server.contracts.account(API_KEY)))
+    with pytest.raises(ConfigError, match="in hedge mode"):
+        trade(server)
+    watcher, plan, _, _ = trade(server, lambda w: w.buy(size=0.1), hedged=True)
+    assert statuses(watcher, plan.made[0])[-1] == "Rejected"
+
+
+def test_spot_and_contracts_are_not_of_one_run(server):
+    store = store_of(server)
+    feeds = [feed_of(store, server), feed_of(store, server, "ETH/USDT")]
+    with pytest.raises(ConfigError, match="give each kind a store"):
+        run(store, *feeds, broker=store.getbroker(), until=lambda w: True)
+
+
+def test_stops_wait_at_the_exchange_and_are_filled_once(server):
+    stop = {"size": 0.1, "exectype": bt.Order.Stop}
+
+    def limited(w):
+        price = w.data.close[0] * 1.00002
+        return w.buy(size=0.1, exectype=bt.Order.StopLimit, price=price, plimit=price * 1.002)
+
+    watcher, plan, _, _ = trade(
+        server,
+        lambda w: w.buy(**stop, price=w.data.close[0] * 1.00002),
+        lambda w: w.sell(**stop, price=w.data.close[0] * 0.99998),
+        limited,
+        lambda w: w.sell(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.001),
+    )
+    assert {statuses(watcher, order)[-1] for order in plan.made} == {"Completed"}
+    assert len(server.call(lambda: list(server.contracts.algos))) >= 4
+    assert not any(order.info.emulated for order in plan.made)
+
+
+def test_a_stop_can_be_cancelled_and_one_for_all_that_is_held_only_reduces(server):
+    far = {"size": 0.1, "exectype": bt.Order.Stop}
+
+    def cancels(w):
+        order = w.sell(**far, price=w.data.close[0] * 0.5)
+        w.cancel(order)
+        return order
+
+    watcher, plan, _, _ = trade(server, lambda w: w.buy(size=0.1), cancels, lambda w: w.close())
+    assert statuses(watcher, plan.made[1]) == ["Submitted", "Accepted", "Canceled"]
+    assert [algo.reduce_only for algo in server.call(lambda: list(server.contracts.algos))] == [True]
+
+
+def test_the_exits_of_a_bracket_only_reduce(server):
+    def bracket(w):
+        price = w.data.close[0]
+        return w.sell_bracket(size=0.2, exectype=bt.Order.Market, stopprice=price * 1.0003, limitprice=price * 0.9997)
+
+    watcher, plan, _, _ = trade(server, bracket)
+    entry, stop, limit = plan.made
+    assert statuses(watcher, entry)[-1] == "Completed"
+    assert sorted(statuses(watcher, each)[-1] for each in (stop, limit)) == ["Canceled", "Completed"]
+    exits = [*server.contracts.algos, *server.contracts.orders[1:]]
+    assert exits
+    assert all(each.reduce_only for each in exits)
+
+
+def test_what_reduces_may_be_worth_little_and_what_opens_may_not(server):
+    watcher, plan, _, _ = trade(
+        server, lambda w: w.buy(size=0.00005), lambda w: w.buy(size=0.0001), lambda w: w.sell(size=0.00005),
+        lambda w: w.close(),
+    )  # fmt: skip
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Rejected", "Completed", "Rejected", "Completed"]
+
+
+def test_an_order_beyond_the_margin_ends_as_margin(server):
+    watcher, plan, _, _ = trade(server, lambda w: w.buy(size=90))
+    assert statuses(watcher, plan.made[0])[-1] == "Margin"
+
+
+def test_targets_are_reached_long_and_short(server):
+    sizes = []
+
+    def look(w):
+        sizes.append(w.position.size * w.data.close[0] / w.broker.getvalue())
+
+    trade(
+        server,
+        lambda w: w.order_target_percent(target=0.5),
+        look,
+        lambda w: w.order_target_percent(target=-0.5),
+        look,
+        lambda w: w.order_target_percent(target=-1.5),
+        look,
+        lambda w: w.order_target_percent(target=0.0),
+        look,
+    )
+    assert sizes == pytest.approx([0.5, -0.5, -1.5, 0.0], abs=0.01)
+
+
+def test_funding_is_booked_apart_and_told(simulator):
+    begun_ms = next_funding_ms(START_MS) - 25_000
+    server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=15, start_ms=begun_ms)
+    watcher, plan, broker, _ = trade(
+        server,
+        lambda w: w.sell(size=0.5),
+        until=lambda w: w.broker.apart,
+    )
+    (apart,) = broker.apart
+    assert apart.payment.symbol == PERP
+    assert apart.payment.ts_ms == next_funding_ms(begun_ms)
+    assert (apart.payment.amount > 0) == (rate_at("BTCUSDT", apart.payment.ts_ms) > 0)
+    assert apart.changes == {"USDT": apart.payment.amount}
+    assert any(text.startswith(f"Funding of {PERP}") for text in watcher.messages)
+    assert {order.ref for order in watcher.orders} == {plan.made[0].ref}
+    assert len(plan.made[0].executed_fills) == len(server.contracts.orders[0].fills)
+
+
+def test_an_order_of_another_client_changes_the_position_and_is_told(server):
+    other = by_hand(server)
+
+    def trade_by_hand(w):
+        other.create_order(PERP, "market", "sell", 0.3)
+
+    watcher, _, broker, feed = trade(
+        server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: foreign_size(w) == pytest.approx(-0.3)
+    )
+    assert broker.getposition(feed).size == pytest.approx(-0.1)
+    foreign = [order for order in watcher.orders if order.info.foreign]
+    assert {order.getstatusname() for order in foreign} == {"Completed"}
+    assert [each.long for each in watcher.trades if each.isclosed] == [True]
+
+
+def test_without_streams_the_same_is_found_by_looking(server):
+    other = by_hand(server)
+    far = {"size": 0.1, "exectype": bt.Order.Stop}
+
+    def trade_by_hand(w):
+        # While a stop waits, a fill in its market might be its own.
+        stop = w.sell(**far, price=w.data.close[0] * 0.5, reduceOnly=False)
+        other.create_order(PERP, "market", "sell", 0.3)
+        return [stop]
+
+    stopped = []
+    store = store_of(server, "binanceusdm")
+    feed = feed_of(store, server)
+    broker = store.getbroker(check_interval=0.3, use_websocket=False, balance_ttl=0.5)
+    plan = Plan(lambda w: w.buy(size=0.2))
+
+    def act(w):
+        plan.act(w)
+        if plan.until(w) and not stopped:
+            stopped.extend(trade_by_hand(w))
+        elif stopped and foreign_size(w) == pytest.approx(-0.3):
+            w.cancel(stopped[0])
+
+    watcher = run(
+        store,
+        feed,
+        broker=broker,
+        act=act,
+        until=lambda w: stopped and "Canceled" in statuses(w, stopped[0]) and agree(broker, server, feed),
+    )
+    assert foreign_size(watcher) == pytest.approx(-0.3)
+    assert broker.getposition(feed).size == pytest.approx(-0.1)
+
+
+def test_what_others_do_while_the_stream_is_down_is_found_when_it_is_up(server):
+    other = by_hand(server)
+
+    def trade_by_hand(w):
+        server.faults.refuse_connect(socket="user", times=2)
+        server.abort_connections(socket="user")
+        other.create_order(PERP, "market", "sell", 0.3)
+
+    _, _, broker, _ = trade(
+        server, lambda w: w.buy(size=0.2), trade_by_hand, until=lambda w: foreign_size(w) == pytest.approx(-0.3)
+    )
+    assert {apart.position for apart in broker.apart[-1:]} == {Decimal("-0.1")}
+
+
+def test_analyzers_tell_what_the_wallet_has_gained(server):
+    store = store_of(server, "binanceusdm")
+    cerebro = bt.Cerebro()
+    cerebro.adddata(feed_of(store, server))
+    broker = store.getbroker(check_interval=0.5)
+    cerebro.setbroker(broker)
+    cerebro.addsizer(bt.sizers.PercentSizer, percents=10, retint=False)
+    for analyzer in (bt.analyzers.TradeAnalyzer, bt.analyzers.PyFolio, bt.analyzers.TimeReturn):
+        cerebro.addanalyzer(analyzer, _name=analyzer.__name__.lower())
+    # The last step lets one more bar see what the last order has done.
+    plan = Plan(lambda w: w.buy(), lambda w: w.close(), lambda w: w.sell(), lambda w: w.close(), lambda w: None)
+    cerebro.addstrategy(Watcher, act=plan.act, until=plan.until)
+    (watcher,) = cerebro.run()
+    store.stop()
+    assert not watcher.timed_out
+    assert [order.executed.size * order.executed.price for order in plan.made] == pytest.approx(
+        [10_000, -10_000, -10_000, 10_000], rel=0.01
+    )
+    wallet, held = books(server)
+    assert not held
+    gained = float(wallet) - 100_000
+    analysis = watcher.analyzers.tradeanalyzer.get_analysis()
+    assert (analysis.total.closed, analysis.long.total, analysis.short.total) == (2, 1, 1)
+    assert analysis.pnl.net.total == pytest.approx(gained, abs=1e-6)
+    returns, positions, transactions, _ = watcher.analyzers.pyfolio.get_pf_items()
+    assert transactions["amount"].sum() == pytest.approx(0.0)
+    assert len(positions)
+    assert broker.getvalue() == float(wallet)
+    assert sum(watcher.analyzers.timereturn.get_analysis().values()) == pytest.approx(gained / 100_000, abs=1e-6)
+    assert len(returns)
+
+
+def foreign_size(watcher):
+    return sum(order.executed.size for order in watcher.orders if order.info.foreign)
+
+
+def test_a_deposit_moves_cash_alone(server):
+    def deposit(w):
+        def give():
+            contracts = server.contracts
+            account, now_ms = contracts.account(API_KEY), server.clock.now_ms()
+            contracts.books.earn(account, "", "TRANSFER", Decimal("123.45"), now_ms)
+            contracts._events.append(contracts.books.event(account, "DEPOSIT", [], now_ms))
+
+        server.call(give)
+
+    _, _, broker, _ = trade(server, lambda w: w.buy(size=0.2), deposit, until=lambda w: w.broker.apart)
+    assert [apart.changes for apart in broker.apart] == [{"USDT": Decimal("123.45")}]
+    assert broker.apart[0].payment is None
+
+
+def test_a_liquidation_is_a_fill_of_its_own(simulator):
+    server = simulator(
+        contracts=[BTC], margin={"USDT": 1_000}, seed=5, history_ms=HOUR_MS, speed=15,
+    )  # fmt: skip
+
+    def doom(w):
+        def take():
+            account = server.contracts.account(API_KEY)
+            # All but what the position needs.
+            server.contracts.books.earn(account, "", "TRANSFER", Decimal(-930), server.clock.now_ms())
+
+        server.call(take)
+
+    watcher, _, _, _ = trade(
+        server,
+        lambda w: w.buy(size=0.3),
+        lambda w: w.sell(size=0.3, exectype=bt.Order.Stop, price=w.data.close[0] * 0.5) and None,
+        doom,
+        until=lambda w: foreign_size(w) == pytest.approx(-0.3),
+        leverage=100,
+    )
+    foreign = [order for order in watcher.orders if order.info.foreign]
+    assert foreign
+    assert {order.info.reason for order in foreign} == {"a liquidation"}
+    assert [each.long for each in watcher.trades if each.isclosed] == [True]
+    assert any("liquidation by the exchange" in text for text in watcher.messages)
