@@ -478,8 +478,8 @@ class LiveBooks(bt.BrokerBase):
             return None
         if book.size:
             self._warn(
-                f"The exchange holds {stance.size} contracts of {symbol}, and the journal knows of {book.size}: somebody "
-                "else has traded, and the exchange's position counts."
+                f"The exchange holds {stance.size} contracts of {symbol}, and the journal knows of {book.size}: "
+                "somebody else has traded, and the exchange's position counts."
             )
         book.seed(stance.size, stance.entry or price or ZERO)
         self._place(data, [(0, book.standing())] if book.size else [])
