@@ -279,13 +279,15 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Let this feed's bars be resampled; cerebro calls it."""
         self._refuse_partial()
         self.addfilter(BarResampler, **kwargs)
-        self._close_alone()
+        # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
+        self.__dict__.update(_check=self._check_nothing, next=self._next_beside)
 
     def replay(self, **kwargs: Any) -> None:
         """Let this feed's bars be replayed; cerebro calls it."""
         self._refuse_partial()
         self.addfilter(BarReplayer, **kwargs)
-        self._close_alone()
+        if self.islive():
+            self.__dict__["_check"] = self._check_nothing
 
     def _refuse_partial(self) -> None:
         if self.p.partial:
@@ -294,18 +296,23 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
                 "partial=True out, or use a second feed without it, or data.resampled()."
             )
 
-    def _close_alone(self) -> None:
-        # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
-        if self.islive():
-            self.__dict__.update(_check=self._check_nothing, next=self._next_beside)
-
     def _check_nothing(self, forcedata: Any = None) -> None:
         """Close no bar by a clock or by another market's bar: its own last part may still be on the way."""
 
     def _next_beside(self, datamaster: Any = None, ticks: bool = True) -> Any:
         if datamaster is None and waits(self):
-            return None
+            return None if self.islive() else False
         return type(self).next(self, datamaster, ticks)
+
+    def _tell_what_is_left(self) -> None:
+        left = 0 if self.islive() else self.pending
+        if left and waits(self):
+            logger.warning(
+                "%s: %d bars are later than the last bar of the datas that are not resampled, from which backtrader "
+                "takes its time: they were not delivered. Take data.resampled(), or one end for all.",
+                self.p.dataname,
+                left,
+            )
 
     def setenvironment(self, env: Any) -> None:
         """Join a cerebro, and bring the store along."""
@@ -497,6 +504,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def stop(self) -> None:
         """End the run; the next one loads anew."""
+        self._tell_what_is_left()
         super().stop()
         self._sink = self.tell_price = None
 

@@ -1,5 +1,6 @@
 """Data that backtrader resamples or replays from a live feed: their bars close by their own data, as in a backtest."""
 
+import datetime as dt
 from dataclasses import replace
 
 import backtrader as bt
@@ -11,6 +12,10 @@ from watching import Watcher, ago, prices, run, stamp_ms, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
+
+
+def utc_ms(moment):
+    return round(moment.replace(tzinfo=dt.UTC).timestamp() * 1_000)
 
 
 def five(bars):
@@ -175,6 +180,32 @@ def test_beside_another_market_each_data_is_what_it_is_in_a_backtest(simulator, 
         seen = closed(live, which)
         assert len(seen) > 20
         assert seen == closed(past, which)[: len(seen)]
+
+
+@pytest.mark.parametrize("build", [resampled_beside_another, replayed_beside_another])
+def test_in_a_backtest_a_market_that_ends_before_another_ends_neither_the_run_nor_in_silence(simulator, build, caplog):
+    server = simulator((replace(BTC, trades_per_minute=90), ETH), history_ms=HOUR_MS)
+    store, now = store_of(server), ago(server, minutes=0)
+    spans = {"BTC": now, "ETH": ago(server, minutes=1)}
+    feeds = [
+        store.getdata(dataname=f"{base}/USDT", fromdate=ago(server, minutes=3), todate=end, historical=True, **SECONDS)
+        for base, end in spans.items()
+    ]
+    cerebro = bt.Cerebro(stdstats=False)
+    build(cerebro, *feeds)
+    cerebro.addstrategy(Record, until=lambda w: False)
+    try:
+        (watcher,) = cerebro.run()
+    finally:
+        store.stop()
+    other, coarse = watcher.datas
+    assert abs(stamp_ms(other) - utc_ms(spans["ETH"])) < 30_000
+    left = [text for text in caplog.messages if "later than the last bar" in text]
+    if build is replayed_beside_another:
+        assert abs(stamp_ms(coarse) - utc_ms(now)) < 30_000
+        assert not left
+    else:
+        assert len(left) == 1
 
 
 def run_bulk(server, *frames, until, **kwargs):
