@@ -250,10 +250,10 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
         if isinstance(self._desk, LiveDesk):
             self._ending = Ending(self._desk, self.p.on_stop, float(self.p.stop_timeout))
 
-    def before_stop(self) -> None:
-        """Do what `on_stop` says; the passes of cerebro are over, and `Strategy.stop()` comes next."""
+    def before_stop(self, failed: bool) -> None:
+        """Do what `on_stop` says; the passes of cerebro are over, or `failed`, and `Strategy.stop()` comes next."""
         if self._ending is not None:
-            self._ending.before_stop()
+            self._ending.before_stop(failed)
 
     def stop(self) -> None:
         """End the run; money, value and positions can still be read."""

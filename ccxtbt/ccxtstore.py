@@ -170,9 +170,15 @@ class _Passes:
         cerebro = self._cerebro
         try:
             getattr(type(cerebro), self._name)(cerebro, strategies)
-        finally:
-            if isinstance(cerebro._broker, CCXTStore.BrokerCls):
-                cerebro._broker.before_stop()
+        except BaseException:
+            self._tell_broker(failed=True)
+            raise
+        self._tell_broker(failed=False)
+
+    def _tell_broker(self, failed: bool) -> None:
+        broker = self._cerebro._broker
+        if isinstance(broker, CCXTStore.BrokerCls):
+            broker.before_stop(failed)
 
 
 class CCXTStore(Calls, metaclass=_OnePerAccount):

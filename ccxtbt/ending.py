@@ -6,7 +6,6 @@ Everything here runs on cerebro's thread, which waits, within a time-out, for wh
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,11 +46,11 @@ class Ending:
         self._asked: set[int] = set()
         self._raised: Exception | None = None
 
-    def before_stop(self) -> None:
-        """End what the run has at the exchange; `Strategy.stop()` comes after it, or an exception is on its way."""
+    def before_stop(self, failed: bool) -> None:
+        """End what the run has at the exchange; `Strategy.stop()` comes after it, or, if it `failed`, an exception."""
         self._end(f"The run ends with on_stop={self._on_stop!r}: nothing new is sent.")
         self._desk.closed = ""
-        if self._raised is not None and sys.exception() is None:
+        if self._raised is not None and not failed:
             raise self._raised
 
     def after_stop(self) -> None:

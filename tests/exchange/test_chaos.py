@@ -31,8 +31,8 @@ SPEED = 5
 TIMEFRAMES = ("1s", "1m", "5m", "15m", "1h")
 # A forming bar is pushed every 2 s of the exchange's time, and the next trade comes within a second or two.
 FRAME_S = 4.0 / SPEED
-# What handshakes, and other programs on this machine, may add.
-MACHINE_S = 2.0
+# What handshakes, and other programs on this machine, may add: tests run four at a time.
+MACHINE_S = 6.0
 LIMIT_S = 60.0
 
 

@@ -115,7 +115,7 @@ def test_a_stop_limit_in_a_list_keeps_its_limit(server):
 
 def test_the_list_follows_what_the_entry_fills(server):
     # Of a size that takes many trades, so that exits stand while the entry still grows.
-    watcher, plan, broker = trade(server, enter(0.9, 1.0003, size=1.5, exectype=bt.Order.Limit, price=0.99999))
+    watcher, plan, broker = trade(server, enter(0.9, 1.0015, size=1.5, exectype=bt.Order.Limit, price=0.99999))
     sizes = [listed.orders[0].orig_qty for listed in lists(server)]
     assert len(sizes) > 1
     assert max(sizes) > sizes[0]
