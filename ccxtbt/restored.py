@@ -22,7 +22,7 @@ from ccxtbt.trading.reconcile import Kept
 from ccxtbt.trading.reports import OrderFact, Unknown
 from ccxtbt.trading.rules import EXACT, Rules, Side, text
 from ccxtbt.trading.sizes import Size
-from ccxtbt.trading.states import WORKING, Amend, Fill, Rejected, Status
+from ccxtbt.trading.states import REFUSED, WORKING, Amend, Fill, Rejected, Status
 
 NEVER_LEFT = "The run that was to send it ended before it could, and it was never sent."
 
@@ -301,6 +301,8 @@ def _recalled(past: PastOrder) -> Recalled:
         left=EXACT.subtract(last.amount or Decimal(0), filled),
         triggered=last.triggered,
         traded=bool(filled),
+        refused=last.status in REFUSED,
+        sequence=last.sequence,
         list_id=last.list_id,
         completed=last.status is Status.COMPLETED,
         ended=ended,

@@ -173,8 +173,12 @@ class Recalled:
         A stop that was sent as what it becomes; an exit whose last leg took all that it was sent for.
     traded : bool
         Something of the last leg is filled.
+    refused : bool
+        The last leg was refused.
     list_id : str
         Names the list that the last leg is in; '' where it is alone.
+    sequence : int
+        Higher, the later the last leg was sent.
     ended : Status or None
         How the member has ended, if it has.
     """
@@ -187,7 +191,9 @@ class Recalled:
     triggered: bool = False
     completed: bool = False
     traded: bool = False
+    refused: bool = False
     list_id: str = ""
+    sequence: int = 0
     ended: Status | None = None
 
 
@@ -351,18 +357,27 @@ class Bracket:
             totals.exited = EXACT.add(totals.exited, EXACT.add(moved, fees))
             child.leg, child.left, child.status = told.leg, told.left or ZERO, told.ended
             child.sent, child.working, child.triggered = told.open, told.working, told.triggered
-            child.completed, child.recalled = told.completed, told.open
+            child.recalled = told.open
             if told.open and child is self._limit:
                 self._at_target = True
-        names = {told.list_id for key, told in members.items() if key in self._children}
-        if len(self._children) > 1 and len(names) == 1 and names != {""}:
-            self._recall_pair(members)
+        exits = {key: told for key, told in members.items() if key in self._children}
+        newest = max(exits.values(), key=lambda told: told.sequence)
+        for key, told in exits.items():
+            # With each leg that is sent, what was completed before is no more the last word.
+            latest = told is newest or (told.list_id and told.list_id == newest.list_id)
+            self._children[key].completed = bool(told.completed and latest)
+        if len(exits) > 1 and newest.list_id and all(told.list_id == newest.list_id for told in exits.values()):
+            self._recall_pair(exits)
 
-    def _recall_pair(self, members: Mapping[Hashable, Recalled]) -> None:
+    def _recall_pair(self, exits: Mapping[Hashable, Recalled]) -> None:
         """Stand as the list does in which both exits were sent: whole, or with one of it left that trades."""
         out = [child for child in self._children.values() if child.sent]
-        traded = next((child for child in out if members[child.exit.key].traded), None)
-        if len(out) > 1 and traded is None:
+        traded = next((child for child in out if exits[child.exit.key].traded), None)
+        refused = any(told.refused for told in exits.values())
+        if refused and not out:
+            self._alone = True
+        elif traded is None and (refused or len(out) > 1):
+            # A list is refused as a whole: the one of which that was not heard will be told so too.
             for child in out:
                 child.paired = True
             self._at_target = False

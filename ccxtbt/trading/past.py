@@ -57,6 +57,8 @@ class PastLeg:
         ccxt's parameter with which it is looked up, where conditional orders live apart from the others.
     reduces : bool
         It can only reduce a position.
+    sequence : int
+        Higher, the later it was sent.
     """
 
     client_id: str
@@ -73,6 +75,7 @@ class PastLeg:
     list_id: str = ""
     apart: str = ""
     reduces: bool = False
+    sequence: int = 0
 
     @property
     def done(self) -> bool:
@@ -211,14 +214,15 @@ def read_past(db: sqlite3.Connection) -> Past:
 
 
 _INTENTS = (
-    "SELECT client_id, symbol, side, amount, by_cost, leg, made_ms, asked, type, price, params, until_ms, tradeid "
+    "SELECT client_id, symbol, side, amount, by_cost, leg, made_ms, asked, number, type, price, params, until_ms, "
+    "tradeid "
     "FROM intents"
 )
 _FILLS = "SELECT id, trade_id, size, price, cost, fee_cost, fee_currency, ts_ms FROM fills"
 
 
 def _leg(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[PastLeg, Mapping[str, Any]]:
-    client_id, symbol, side, amount, by_cost, number, made_ms, asked, *request = row
+    client_id, symbol, side, amount, by_cost, number, made_ms, asked, sequence, *request = row
     told = tuple(_counted(each[1:]) for each in db.execute(f"{_FILLS} WHERE client_id = ? ORDER BY id", (client_id,)))
     status, order_id = Status.SUBMITTED, None
     states = "SELECT status, order_id FROM states WHERE client_id = ? ORDER BY id"
@@ -243,6 +247,7 @@ def _leg(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[PastLeg, Mapping
         list_id=kept.get("list_id", ""),
         apart=kept.get("apart", ""),
         reduces=bool(kept.get("reduces")),
+        sequence=sequence,
     )
     return leg, kept
 

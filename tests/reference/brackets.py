@@ -32,6 +32,7 @@ class Leg:
     gone: str = ""  # over at the exchange; the bracket has still to hear how
     forgotten: bool = False  # whether a cancel was asked for
     listed: str = ""  # names the list that it was sent in
+    refused: bool = False
 
     @property
     def left(self):
@@ -153,6 +154,7 @@ class World:
             "end unasked": Canceled("by the exchange"), "hear by hand": Canceled("by the exchange"),
             "expire": Expired(), "hear expired": Expired(),
         }  # fmt: skip
+        on.refused = isinstance(words[name], Rejected | Margin)
         others = self.working
         self.tell(on, words[name])
         if isinstance(words[name], Expired) and self.ended.get(on.key) is Status.EXPIRED:
@@ -235,9 +237,19 @@ class World:
                 last.forgotten = True
                 # What is gone at the exchange and not heard of yet is not known to this one either.
                 members[key] = Recalled(
-                    told, not last.over, last.accepted, last.number, last.left, last.triggered, not last.left,
-                    last.filled > 0, last.listed, self.ended.get(key),
-                )  # fmt: skip
+                    told,
+                    open=not last.over,
+                    working=last.accepted,
+                    leg=last.number,
+                    left=last.left,
+                    triggered=last.triggered,
+                    completed=not last.left,
+                    traded=last.filled > 0,
+                    refused=last.refused,
+                    list_id=last.listed,
+                    sequence=next(place for place, leg in enumerate(self.legs, 1) if leg is last),
+                    ended=self.ended.get(key),
+                )
         self.bracket, self.exposed = fresh, Decimal(0)
         fresh.recall(members)
         self.judge(fresh.resume())
