@@ -420,13 +420,15 @@ cdef class BinanceReader:
             subscription = self._trades.get(text_of(deal.symbol))
             if subscription is None:
                 return False
-            row = PyType_GenericAlloc(self._trade, 6)
+            row = PyType_GenericAlloc(self._trade, 7)
             put(row, 0, text_of(deal.number))
             put(row, 1, deal.ts_ms)
             put(row, 2, deal.price)
             put(row, 3, deal.amount)
             put(row, 4, "sell" if deal.maker else "buy")
             put(row, 5, deal.count)
+            # Aggregates are numbered by themselves.
+            put(row, 6, 1)
             subscription.trades([row], self._source, self._now_s)
             return True
         return False

@@ -63,6 +63,9 @@ class Trade(NamedTuple):
         The taker's: 'buy' or 'sell'; '' where the exchange does not say.
     parts : int
         How many trades the exchange has put together to this one.
+    numbers : int
+        How many numbers it takes up, of which `id` is the last: more than one where the exchange also tells each of
+        its parts alone, under a number of its own.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Trade(NamedTuple):
     amount: float
     side: str
     parts: int = 1
+    numbers: int = 1
 
 
 def trade_of(row: Mapping[str, Any], ids: tuple[str, str] | tuple[()] = ()) -> Trade:
@@ -296,7 +300,7 @@ def trades_of_binance(data: str | bytes) -> Trades:
     row = binance_trade(data)
     if row is not None:
         market_id, *trade = row
-        return {market_id: [Trade._make(trade)]}
+        return {market_id: [Trade(*trade)]}
     message = _message(data, 'rade","E"')
     event = message.get("data", message)
     if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
@@ -317,24 +321,22 @@ def trades_of_bybit(data: str | bytes) -> Trades:
 
 
 def trades_of_okx(data: str | bytes) -> Trades:
-    """Read OKX. Source: www.okx.com/docs-v5, "Trades channel" and "All trades channel": `side` is the taker's."""
+    """Read OKX. Source: www.okx.com/docs-v5, "Trades channel" and "All trades channel": `side` is the taker's.
+
+    The former puts together what one taker order took at one price from one kind of makers: of `count` trades, whose
+    numbers follow each other, `tradeId` is the last. REST tells each alone.
+    """
     message = _message(data, '"trades')
     if "arg" not in message:
         return {}
-    return _by_market(
-        (
-            row["instId"],
-            Trade(
-                row["tradeId"],
-                int(row["ts"]),
-                float(row["px"]),
-                float(row["sz"]),
-                row["side"],
-                int(row.get("count") or 1),
-            ),
+    found = []
+    for row in message.get("data", ()):
+        count = int(row.get("count") or 1)
+        trade = Trade(
+            row["tradeId"], int(row["ts"]), float(row["px"]), float(row["sz"]), row["side"], parts=count, numbers=count
         )
-        for row in message.get("data", ())
-    )
+        found.append((row["instId"], trade))
+    return _by_market(found)
 
 
 def trades_of_kraken(data: str | bytes) -> Trades:
@@ -567,6 +569,7 @@ class Dialect:
 _BINANCE = Dialect(
     read_binance, trades_of_binance, says_closed=True, inverse=True, extra=extra_of_binance, reader=BinanceReader
 )
+_OKX = Dialect(read_okx, trades_of_okx, says_closed=True, inverse=True)
 
 DIALECTS: Mapping[str, Dialect] = {
     "binance": _BINANCE,
@@ -574,7 +577,9 @@ DIALECTS: Mapping[str, Dialect] = {
     "binancecoinm": _BINANCE,
     "binanceus": _BINANCE,
     "bybit": Dialect(read_bybit, trades_of_bybit, says_closed=True),
-    "okx": Dialect(read_okx, trades_of_okx, says_closed=True, inverse=True),
+    "okx": _OKX,
+    "okxus": _OKX,
+    "myokx": _OKX,
     "kraken": Dialect(read_kraken, trades_of_kraken, name=_symbol),
     # Who subscribes to a market in USDC is sent the one in USD.
     "coinbase": Dialect(None, trades_of_coinbase, one_book=("/USDC", "/USD")),

@@ -14,6 +14,13 @@ only after a break. The same holds where ids are no numbers, or
 numbers that do not rise with time.
 
 A trade that comes for a bar that was final already is counted, and changes nothing.
+
+Trades put together
+-------------------
+Some streams put together what one order took at one price, and REST tells each part alone (`Trade.numbers`). Such a
+trade stands for all of its numbers: none of them is missing, and none that REST tells is added to it. Where REST told
+some of them first and their turn is over, it tells no more than that the rest exists, and REST is asked for that.
+Where numbers may have gaps, it counts for what is not known of it yet.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import NamedTuple
 
 from ccxtbt._bars import TradeBars
@@ -114,7 +122,12 @@ class Reel:
         self._next: int | None = None
         self._asked_id: int | None = None
         self._waiting: dict[str, Trade] = {}
-        self._known: dict[str, None] = {}
+        # Trades put together, by the first of their numbers, while numbers have no gaps.
+        self._joint: dict[int, Trade] = {}
+        # One of them that is taken whole, for REST does not tell its parts.
+        self._whole: int | None = None
+        # Numbers, and the amounts that were told for them.
+        self._known: dict[str, float] = {}
         self._numbers = itertools.count()
         self._last_ms = since_ms
         self._asked_ms = 0
@@ -167,8 +180,9 @@ class Reel:
                 self._next = int(trades[0].id)
                 # By a clock that is wrong the stream may have begun before the first bar wanted.
                 self._waiting = {key: trade for key, trade in self._waiting.items() if int(key) >= self._next}
-            elif int(trades[-1].id) >= self._next and str(self._next) not in self._waiting and self._waiting:
-                self._skip()
+                self._forget_past()
+            elif int(trades[-1].id) >= self._next and self._hole():
+                self._skip(self._next)
         if more:
             # What was given may be used up to its end; the next page follows at once.
             self._asked_ms = 0
@@ -213,6 +227,10 @@ class Reel:
         """Return up to where trades can be used that are known up to a time."""
         return now_ms
 
+    def _fits(self, trade: Trade) -> bool:
+        """Whether one that stands for several can be used without its parts."""
+        return True
+
     def _note(self, trade: Trade) -> None:
         while round(trade.amount, self._places) != trade.amount and self._places < MOST_PLACES:
             self._places += 1
@@ -237,35 +255,83 @@ class Reel:
                 return False
             self._unnumber()
         if self._dense:
+            if trade.numbers > 1:
+                return self._joint.setdefault(_first_of(trade), trade) is trade
             if trade.id in self._waiting:
                 return False
             self._waiting[trade.id] = trade
-            return True
+            return not any(first <= int(trade.id) <= int(each.id) for first, each in self._joint.items())
+        if trade.numbers > 1:
+            return self._hold_rest_of(trade)
         key = trade.id or f"{trade.ts_ms} {trade.price} {trade.amount} {trade.side}"
         if key in self._known:
             if trade.id or not streamed:
                 return False
             # The stream brings each once: two without an id that look alike are two.
             key = f"{key} {next(self._numbers)}"
-        self._known[key] = None
-        if len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+        self._know({key: trade.amount})
         self._waiting[key] = trade
         return True
 
-    def _hole(self) -> bool:
-        return self._dense and bool(self._waiting) and (self._next is None or str(self._next) not in self._waiting)
+    def _hold_rest_of(self, trade: Trade) -> bool:
+        """Keep what is not known of several trades put together; say whether there is any."""
+        numbers = [str(number) for number in range(_first_of(trade), int(trade.id) + 1)]
+        if self._next is not None and int(numbers[0]) < self._next:
+            # What was told for the numbers before is forgotten: REST tells the rest, if it is asked.
+            return False
+        had = [self._known[number] for number in numbers if number in self._known]
+        if len(had) == len(numbers):
+            return False
+        left = len(numbers) - len(had)
+        # In decimals, for a float beside the exchange's own would be taken for one of more places.
+        amount = float(Decimal(repr(trade.amount)) - sum(Decimal(repr(each)) for each in had))
+        self._know({number: 0.0 for number in numbers if number not in self._known})
+        # The trade whose number this one bears may wait for its turn too.
+        self._waiting[f"{trade.id} and before"] = trade._replace(amount=max(amount, 0.0), parts=left, numbers=left)
+        return True
 
-    def _skip(self) -> None:
-        """Go on behind numbers that do not exist."""
-        self._skips += 1
-        self._next = min(map(int, self._waiting))
+    def _know(self, amounts: dict[str, float]) -> None:
+        self._known.update(amounts)
+        while len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    def _hole(self) -> bool:
+        return (
+            self._dense
+            and bool(self._waiting or self._joint)
+            and (self._next is None or (str(self._next) not in self._waiting and self._due() is None))
+        )
+
+    def _due(self) -> Trade | None:
+        """Return the trades put together whose turn it is, if they can be used so."""
+        trade = self._joint.get(self._next) if self._joint and self._next is not None else None
+        return trade if trade is not None and (self._whole == self._next or self._fits(trade)) else None
+
+    def _skip(self, behind: int) -> None:
+        """Go on behind a number that REST does not have."""
+        if behind in self._joint:
+            # It exists, and REST does not reach so far back: what the stream told is all that can be known.
+            self._whole = behind
+            return
+        ends = [int(trade.id) + 1 for first, trade in self._joint.items() if first < behind]
+        if not ends:
+            self._skips += 1
+        self._next = min([*map(int, self._waiting), *(first for first in self._joint if first > behind), *ends])
+        self._forget_past()
         if self._skips >= SKIPS:
             self._loosen()
 
+    def _forget_past(self) -> None:
+        """Let go of trades put together whose turn is over."""
+        if self._joint:
+            self._joint = {key: trade for key, trade in self._joint.items() if int(trade.id) >= (self._next or 0)}
+
     def _loosen(self) -> None:
         self._dense = False
-        self._known.update(dict.fromkeys(self._waiting))
+        self._know({key: trade.amount for key, trade in self._waiting.items()})
+        joint, self._joint = self._joint, {}
+        for trade in joint.values():
+            self._hold_rest_of(trade)
 
     def _unnumber(self) -> None:
         """Take it that a trade's number tells nothing of other trades."""
@@ -276,11 +342,24 @@ class Reel:
         """Take the trades whose turn it is."""
         if not self._dense or self._next is None:
             return []
+        bars: list[Bar] = []
         taken: list[Trade] = []
-        while (trade := self._waiting.pop(str(self._next), None)) is not None:
-            taken.append(trade)
-            self._next += 1
-        return self._feed(taken)
+        while True:
+            if self._joint:
+                # Whether one fits depends on what is made of those before.
+                bars += self._feed(taken)
+                taken = []
+            if (joint := self._due()) is not None:
+                taken.append(joint)
+                while self._next <= int(joint.id):
+                    self._waiting.pop(str(self._next), None)
+                    self._next += 1
+            elif (trade := self._waiting.pop(str(self._next), None)) is not None:
+                taken.append(trade)
+                self._next += 1
+            else:
+                self._forget_past()
+                return bars + self._feed(taken)
 
     def _ordered(self, until_ms: int) -> list[Trade]:
         """Take the trades before a time, by time; those of one time in the order in which they came."""
@@ -351,6 +430,10 @@ class Tape(Reel):
 
     def _whole_ms(self, now_ms: int) -> int:
         return floor_ms(self._timeframe, now_ms)
+
+
+def _first_of(trade: Trade) -> int:
+    return int(trade.id) - trade.numbers + 1
 
 
 def _numbered(trades: list[Trade]) -> bool:

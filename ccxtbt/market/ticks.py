@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 class TickReel(Reel):
     """The bars that every n trades of a market make. One bears the time of its last trade; several may share one.
 
+    A trade is what REST tells as one. OKX's stream puts together what one order took at one price from one kind of
+    makers: that counts for as many trades as it stands for (www.okx.com/docs-v5, "Trades channel"). Where a bar ends
+    among them, REST is asked for each; if REST reaches not so far back, their whole amount counts with the first.
+
     Parameters
     ----------
     trades_per_bar : int
@@ -42,6 +46,8 @@ class TickReel(Reel):
     ) -> None:
         super().__init__(since_ms, names)
         self._bars = TickBars(trades_per_bar)
+        self._per_bar = trades_per_bar
+        self._in_bar = 0
         self._since_ms = since_ms
         self._end_ms = end_ms
         self._at_ms = since_ms
@@ -72,15 +78,24 @@ class TickReel(Reel):
                 bars += self._add(trade)
         return bars
 
+    def _fits(self, trade: Trade) -> bool:
+        return self._in_bar + trade.numbers <= self._per_bar
+
     def _add(self, trade: Trade) -> list[Bar]:
-        skipped = self._bars.skipped
-        closed = self._bars.add(trade.ts_ms, trade.price, trade.amount)
-        if self._bars.skipped == skipped:
-            self._sums.add(trade)
-        if closed is None:
-            return []
-        _, opened, high, low, close, volume, _ = closed
-        return [self._bar(self._at_ms, opened, high, low, close, volume)]
+        bars = []
+        for i in range(trade.numbers):
+            skipped = self._bars.skipped
+            closed = self._bars.add(trade.ts_ms, trade.price, 0.0 if i else trade.amount)
+            if self._bars.skipped != skipped:
+                break
+            self._in_bar += 1
+            if not i:
+                self._sums.add(trade)
+            if closed is not None:
+                _, opened, high, low, close, volume, _ = closed
+                bars.append(self._bar(self._at_ms, opened, high, low, close, volume))
+                self._in_bar = 0
+        return bars
 
     def _closed_by(self, now_ms: int) -> list[Bar]:
         self.complete_ms = max(self.complete_ms, now_ms)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import QUIET_MS
 from ccxtbt.market.tape import Tape
+from ccxtbt.market.ticks import TickReel
 from ccxtbt.market.timeframes import parse
 
 SECONDS = parse("5s")
@@ -48,9 +49,9 @@ def markets(draw):
     return trades, steps == (1,), sorted(frames, key=lambda frame: frame[0])
 
 
-def drive(trades, frames, lag_ms: int, until_ms: int = END_MS + 60_000):
+def drive(trades, frames, lag_ms: int, until_ms: int = END_MS + 60_000, tape=None, page=PAGE):
     """Live through the market as the pipeline does; return the tape and what it made."""
-    tape, bars, waiting, now_ms = Tape(SECONDS, START_MS), [], list(frames), START_MS
+    tape, bars, waiting, now_ms = tape or Tape(SECONDS, START_MS), [], list(frames), START_MS
     while now_ms < until_ms:
         now_ms += 100
         while waiting and waiting[0][0] <= now_ms:
@@ -64,7 +65,7 @@ def drive(trades, frames, lag_ms: int, until_ms: int = END_MS + 60_000):
             found = [trade for trade in seen if int(trade.id) >= question.from_id]
         else:
             found = [trade for trade in seen if trade.ts_ms >= question.since_ms]
-        bars += tape.answered(found[:PAGE], len(found) >= PAGE, now_ms, now_ms + 50)
+        bars += tape.answered(found[:page], len(found) >= page, now_ms, now_ms + 50)
     return tape, [bar[:6] for bar in bars]
 
 
@@ -152,3 +153,120 @@ def test_a_stream_that_began_before_the_first_bar_leaves_no_hole():
     tape.add(trades)
     tape.answered(trades[1:2], more=False, sent_ms=START_MS + 1_000, received_ms=START_MS + 1_050)
     assert tape.sure
+
+
+# What the stream puts together
+
+
+def joined(trades: list[Trade]) -> Trade:
+    """Return several trades of one order at one price as OKX's stream tells them: under the number of the last."""
+    amount = round(sum(round(trade.amount * 10) for trade in trades) / 10, 1)
+    return trades[-1]._replace(amount=amount, parts=len(trades), numbers=len(trades))
+
+
+def ticks(trades: list[Trade], per_bar: int) -> list[tuple[float, ...]]:
+    """Return the bars of every so many trades in plain Python."""
+    bars = []
+    for i in range(0, len(trades) - per_bar + 1, per_bar):
+        inside = trades[i : i + per_bar]
+        prices = [trade.price for trade in inside]
+        volume = round(sum(round(trade.amount * 10) for trade in inside) / 10, 1)
+        bars.append((inside[-1].ts_ms, prices[0], max(prices), min(prices), prices[-1], volume))
+    return bars
+
+
+@st.composite
+def orders(draw):
+    """Trades as REST tells them, and the frames that arrive, several trades of one order in each: (when, trade)."""
+    moments = sorted(draw(st.lists(st.integers(START_MS, END_MS - 1), min_size=1, max_size=25, unique=True)))
+    number, trades, frames = 100, [], []
+    fates = st.lists(st.sampled_from([0, 0, 0, 40, 700, 3_000]), max_size=2)
+    for ts_ms in moments:
+        price, count = float(draw(st.integers(1, 9))), draw(st.sampled_from([1, 1, 2, 3, 7]))
+        parts = [
+            Trade(str(number + i), ts_ms, price, amount / 10, "buy")
+            for i, amount in enumerate(draw(st.lists(st.integers(1, 9), min_size=count, max_size=count)))
+        ]
+        number += count
+        trades += parts
+        # Some streams tell singles too, some of an order's in one frame and some in another: one more kind of maker.
+        cut = draw(st.integers(0, count - 1))
+        told = draw(st.sampled_from([[parts], [parts[:cut], parts[cut:]], [[part] for part in parts]]))
+        frames += [(ts_ms + late_ms, joined(each)) for each in told if each for late_ms in draw(fates)]
+    return trades, sorted(frames, key=lambda frame: frame[0])
+
+
+@given(orders(), st.integers(0, QUIET_MS - 200), st.sampled_from([2, 5, 500]))
+def test_trades_put_together_count_once(market, lag_ms, page):
+    trades, frames = market
+    tape, bars = drive(trades, frames, lag_ms, page=page)
+    assert bars == reference(trades)
+    assert tape.late == 0
+
+
+@given(orders(), st.integers(0, QUIET_MS - 200), st.integers(1, 6), st.sampled_from([2, 5, 500]))
+def test_ticks_are_single_trades_also_where_the_stream_puts_them_together(market, lag_ms, per_bar, page):
+    trades, frames = market
+    reel = TickReel(per_bar, START_MS, names=("trades", "taker_buy_volume"))
+    _, bars = drive(trades, frames, lag_ms, tape=reel, page=page)
+    assert bars == ticks(trades, per_bar)
+
+
+@given(orders(), st.sets(st.integers(0, 170)))
+def test_where_numbers_may_have_gaps_trades_put_together_count_once(market, known):
+    trades, frames = market
+    tape = Tape(SECONDS, START_MS)
+    # Numbers that do not rise with time: these tell nothing of other trades from now on.
+    early = [Trade("7", START_MS - 2, 1.0, 0.1, "buy"), Trade("6", START_MS - 1, 1.0, 0.1, "buy")]
+    tape.answered(early, more=False, sent_ms=START_MS, received_ms=START_MS)
+    streamed = list(dict.fromkeys(trade for _, trade in frames))
+    singles = [trade for i, trade in enumerate(trades) if i in known]
+    for before, after in ((streamed[::2], singles[::2]), (singles[1::2], streamed[1::2])):
+        tape.add(before)
+        tape.answered(after, more=False, sent_ms=START_MS, received_ms=START_MS)
+    told = {number for trade in streamed for number in range(int(trade.id) - trade.numbers + 1, int(trade.id) + 1)}
+    told |= {int(trade.id) for trade in singles}
+    bars = [bar[:6] for bar in tape.tick(END_MS + 60_000)]
+    assert bars == reference([trade for trade in trades if int(trade.id) in told])
+
+
+def test_what_the_stream_puts_together_is_not_asked_for():
+    tape = Tape(SECONDS, START_MS)
+    trades = [Trade(str(100 + i), START_MS + 1_000, 2.0, 0.1, "buy") for i in range(7)]
+    tape.answered(trades[:2], more=False, sent_ms=START_MS + 1_000, received_ms=START_MS + 1_050)
+    tape.add([joined(trades[2:5])])
+    assert tape.sure
+    # The two before it are on their way.
+    tape.add([joined(trades[6:7])])
+    assert not tape.sure
+    tape.add([joined(trades[5:6])])
+    assert tape.sure
+    later = trades[0]._replace(id="107", ts_ms=START_MS + STEP_MS)
+    assert [bar[:6] for bar in tape.add([later])] == reference(trades)
+    assert tape.fetched == 2
+
+
+def test_of_trades_put_together_rest_tells_those_that_were_cut_off():
+    tape = Tape(SECONDS, START_MS)
+    trades = [Trade(str(100 + i), START_MS + 1_000, 2.0, (i + 1) / 10, "buy") for i in range(5)]
+    # The page ends within them.
+    tape.answered(trades[:3], more=False, sent_ms=START_MS + 1_000, received_ms=START_MS + 1_050)
+    tape.add([joined(trades[1:])])
+    assert not tape.sure
+    assert tape.question().from_id == 102
+    tape.answered(trades[2:], more=False, sent_ms=START_MS + 2_000, received_ms=START_MS + 2_050)
+    assert tape.sure
+    later = trades[0]._replace(id="105", ts_ms=START_MS + STEP_MS)
+    assert [bar[:6] for bar in tape.add([later])] == reference(trades)
+
+
+def test_ticks_whose_single_trades_rest_has_no_more():
+    reel = TickReel(2, START_MS)
+    trades = [Trade(str(100 + i), START_MS + 1_000, 2.0, 0.1, "buy") for i in range(6)]
+    reel.answered(trades[:1], more=False, sent_ms=START_MS + 1_000, received_ms=START_MS + 1_050)
+    assert reel.add([joined(trades[1:4])]) == []
+    assert not reel.sure
+    reel.question()
+    bars = reel.answered(trades[4:], more=False, sent_ms=START_MS + 2_000, received_ms=START_MS + 2_050)
+    assert [bar[5] for bar in bars] == [0.4, 0.0, 0.2]
+    assert reel.sure

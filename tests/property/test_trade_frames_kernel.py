@@ -159,7 +159,7 @@ def test_a_stream_is_split_into_what_is_known_and_the_rest_byte_by_byte(frames, 
             extra = plain_extra(each) if kline[0] in wide else ()
             expected[kline[0]].bars.append((*kline[2:8], Origin.WS, extra, kline[8]))
         elif trade is not None and trade[0] in told:
-            expected[trade[0]].rows.append(trade[1:])
+            expected[trade[0]].rows.append((*trade[1:], 1))
         else:
             left += raw
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))

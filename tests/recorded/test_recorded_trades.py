@@ -44,7 +44,7 @@ async def by_ccxt(exchange_id, texts):
 def test_each_recorded_trade_is_read_as_ccxt_reads_it(exchange_id, name, mark):
     texts = [text for text in payloads(name) if mark in text and '"event"' not in text]
     read = [
-        (market_id, *trade)
+        (market_id, *trade[:5])
         for text in texts
         for market_id, trades in DIALECTS[exchange_id].trades(text).items()
         for trade in trades

@@ -246,6 +246,8 @@ def test_trades_that_the_exchange_puts_together_are_counted():
     ):
         (trades,) = DIALECTS[exchange_id].trades(json.dumps(message, separators=(",", ":"))).values()
         assert [trade.parts for trade in trades] == [3]
+        # Binance numbers what it has put together by itself, also in REST.
+        assert [trade.numbers for trade in trades] == [3 if exchange_id == "okx" else 1]
     (trades,) = DIALECTS["binance"].trades(json.dumps(BINANCE_AGGREGATE, separators=(",", ":"))).values()
     row = ccxt.pro.binance().parse_trade(BINANCE_AGGREGATE)
     assert trade_of(row, TABLE["binance"].trade_ids) == trades[0]
