@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 
 import backtrader as bt
@@ -399,3 +400,32 @@ def test_a_liquidation_is_a_fill_of_its_own(simulator):
     assert {order.info.reason for order in foreign} == {"a liquidation"}
     assert [each.long for each in watcher.trades if each.isclosed] == [True]
     assert any("liquidation by the exchange" in text for text in watcher.messages)
+
+
+# Validity
+
+
+def test_what_is_good_for_long_ends_at_the_exchange_and_what_else_has_an_end_is_watched_here(simulator):
+    # Ten minutes are some seconds there.
+    server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=150)
+
+    def place(w):
+        low = {"size": 0.1, "price": w.data.close[0] * 0.9}
+        near, far = dt.timedelta(seconds=60), dt.timedelta(seconds=640)
+        return [
+            w.buy(exectype=bt.Order.Limit, valid=far, **low),
+            w.buy(exectype=bt.Order.Limit, valid=near, **low),
+            w.sell(exectype=bt.Order.Stop, valid=far, **low),
+        ]
+
+    store = store_of(server, "binanceusdm", config={"options": {"recvWindow": 60_000}})
+    watcher, plan, _, _ = trade(server, place, store=store)
+    assert [statuses(watcher, order) for order in plan.made] == 3 * [["Submitted", "Accepted", "Expired"]]
+    assert [order.info.emulated for order in plan.made] == ["", *2 * ["its validity is watched here"]]
+    far, near = server.call(lambda: list(server.contracts.orders))
+    (stop,) = server.call(lambda: list(server.contracts.algos))
+    assert far.good_till_ms // 1_000 == round((plan.made[0].valid - 719_163) * 86_400_000) // 1_000
+    assert (far.status, far.updated_ms) == ("EXPIRED", far.good_till_ms)
+    assert (near.status, near.good_till_ms, stop.status) == ("CANCELED", 0, "CANCELED")
+    cancelled = [request for request in server.requests if request.method == "DELETE"]
+    assert {request.path for request in cancelled} == {"/fapi/v1/order", "/fapi/v1/algoOrder"}
