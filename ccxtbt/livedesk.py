@@ -743,7 +743,7 @@ class LiveDesk(LiveBooks):
     def _emulated(
         self, member: Member, rules: Rules, *, waits: bool, listed: bool = False, expires: bool = False
     ) -> str:
-        """Return what of an order is done here instead of at the exchange (`expires`: it ends there); '' for nothing."""
+        """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
         bracket, _ = self._members.get(member.order.ref, (None, None))
         if bracket is not None and bracket.is_exit(member.order.ref) and not listed:

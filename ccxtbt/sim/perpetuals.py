@@ -32,10 +32,11 @@ _LAST_DATE_MS = 253_402_300_799_000
 class Perpetuals(Exchange):
     """An exchange whose symbols are perpetual contracts; see `Exchange` and `MarginBooks`.
 
-    Orders are MARKET, LIMIT, which may end at a date (GTD), and LIMIT_MAKER (Binance's GTX). A conditional order waits outside of the engine until the
-    last price triggers it (the mark price is the same here); then it becomes an order with its client id. Funding is
-    paid at 00:00, 08:00 and 16:00 UTC. After each trade, positions whose margin does not suffice are closed at the
-    market by an order whose client id begins with 'autoclose-', and the account's other orders of the contract end.
+    Orders are MARKET, LIMIT, which may end at a date (Binance's GTD), and LIMIT_MAKER (its GTX). A conditional order
+    waits outside of the engine until the last price triggers it (the mark price is the same here); then it becomes an
+    order with its client id. Funding is paid at 00:00, 08:00 and 16:00 UTC. After each trade, positions whose margin
+    does not suffice are closed at the market by an order whose client id begins with 'autoclose-', and the account's
+    other orders of the contract end.
 
     Attributes
     ----------

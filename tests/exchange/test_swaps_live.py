@@ -182,6 +182,29 @@ def test_stops_wait_at_the_exchange_and_are_filled_once(server):
     assert not any(order.info.emulated for order in plan.made)
 
 
+@pytest.mark.parametrize(("percent", "native"), [("0.1", True), ("0.09", False), ("0.15", False)])
+def test_a_trailing_stop_follows_the_price_and_closes_when_it_falls_back(server, percent, native):
+    def trail(w):
+        return w.sell(size=0.2, exectype=bt.Order.StopTrail, trailpercent=float(percent) / 100)
+
+    watcher, plan, _, feed = trade(server, lambda w: w.buy(size=0.3), trail)
+    order = plan.made[1]
+    assert statuses(watcher, order)[:2] == ["Submitted", "Accepted"]
+    assert statuses(watcher, order)[-1] == "Completed"
+    assert watcher.getposition(feed).size == pytest.approx(0.1)
+    algos, sent = server.call(lambda: (list(server.contracts.algos), list(server.contracts.orders)))
+    assert [order.type for order in sent] == ["MARKET", "MARKET"]
+    if native:
+        (algo,) = algos
+        assert (algo.type, algo.callback_rate, algo.order) == ("TRAILING_STOP_MARKET", Decimal(percent), sent[1])
+        fell_to = server.call(lambda: price_at(server, algo.trigger_ms))
+        assert fell_to <= algo.best * (1 - algo.callback_rate / 100)
+        assert not order.info.emulated
+    else:
+        assert not algos
+        assert order.info.emulated == "its trigger is watched here, by the last price"
+
+
 def test_a_stop_can_be_cancelled_and_one_for_all_that_is_held_only_reduces(server):
     far = {"size": 0.1, "exectype": bt.Order.Stop}
 
