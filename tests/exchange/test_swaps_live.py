@@ -182,27 +182,28 @@ def test_stops_wait_at_the_exchange_and_are_filled_once(server):
     assert not any(order.info.emulated for order in plan.made)
 
 
-@pytest.mark.parametrize(("percent", "native"), [("0.1", True), ("0.09", False), ("0.15", False)])
-def test_a_trailing_stop_follows_the_price_and_closes_when_it_falls_back(server, percent, native):
+def test_a_trailing_stop_follows_the_price_and_sells_when_it_falls_back(server):
     def trail(w):
-        return w.sell(size=0.2, exectype=bt.Order.StopTrail, trailpercent=float(percent) / 100)
+        shares = (0.001, 0.0009, 0.00105)
+        return [w.sell(size=0.1, exectype=bt.Order.StopTrail, trailpercent=share) for share in shares]
 
-    watcher, plan, _, feed = trade(server, lambda w: w.buy(size=0.3), trail)
-    order = plan.made[1]
-    assert statuses(watcher, order)[:2] == ["Submitted", "Accepted"]
-    assert statuses(watcher, order)[-1] == "Completed"
+    def far(w):
+        order = w.sell(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.101)
+        w.cancel(order)
+        return order
+
+    watcher, plan, _, feed = trade(server, lambda w: w.buy(size=0.4), far, trail)
+    _, too_far, native, too_near, too_fine = plan.made
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Canceled", *3 * ["Completed"]]
     assert watcher.getposition(feed).size == pytest.approx(0.1)
-    algos, sent = server.call(lambda: (list(server.contracts.algos), list(server.contracts.orders)))
-    assert [order.type for order in sent] == ["MARKET", "MARKET"]
-    if native:
-        (algo,) = algos
-        assert (algo.type, algo.callback_rate, algo.order) == ("TRAILING_STOP_MARKET", Decimal(percent), sent[1])
-        fell_to = server.call(lambda: price_at(server, algo.trigger_ms))
-        assert fell_to <= algo.best * (1 - algo.callback_rate / 100)
-        assert not order.info.emulated
-    else:
-        assert not algos
+    # What is not among the exchange's distances, 0.1, 0.2, ... 10 percent, is watched here.
+    assert not native.info.emulated
+    for order in (too_far, too_near, too_fine):
         assert order.info.emulated == "its trigger is watched here, by the last price"
+    (algo,) = server.call(lambda: list(server.contracts.algos))
+    assert (algo.type, algo.callback_rate, algo.status) == ("TRAILING_STOP_MARKET", Decimal("0.1"), "FINISHED")
+    assert all(fill.price <= algo.best * (1 - algo.callback_rate / 100) for fill in algo.order.fills)
+    assert native.executed.price == pytest.approx(float(algo.order.cum_quote / algo.order.executed))
 
 
 def test_a_stop_can_be_cancelled_and_one_for_all_that_is_held_only_reduces(server):
