@@ -233,6 +233,83 @@ def test_the_exits_of_a_bracket_only_reduce(server):
     assert all(each.reduce_only for each in exits)
 
 
+def test_both_exits_of_a_bracket_do_their_work_and_what_is_held_is_never_long_without_one(server):
+    def done(w):
+        return {order.getordername() for order in w.orders if order.parent and order.getstatusname() == "Completed"}
+
+    def enter(w):
+        # Which of the two is reached the market says: again, until both were.
+        if done(w) == {"Stop", "Limit"}:
+            return None
+        price, entries = w.data.close[0], len({order.ref for order in w.orders if order.parent is None})
+        exits = {"stopprice": price * (1 - 0.0002), "limitprice": price * (1 + 0.0002)}
+        if entries % 2:
+            exits["stopprice"], exits["limitprice"] = exits["limitprice"], exits["stopprice"]
+        give = w.sell_bracket if entries % 2 else w.buy_bracket
+        return give(size=0.2, exectype=bt.Order.Market, **exits)
+
+    watcher, plan, _, feed = trade(server, *12 * [enter])
+    assert done(watcher) == {"Stop", "Limit"}
+    for entry, *exits in zip(*3 * [iter(plan.made)], strict=True):
+        assert statuses(watcher, entry)[-1] == "Completed"
+        assert sorted(statuses(watcher, each)[-1] for each in exits) == ["Canceled", "Completed"]
+        assert all("takes turns" in each.info.emulated for each in exits)
+    assert watcher.getposition(feed).size == 0
+    assert not any("without an exit" in text for text in watcher.messages)
+    algos, orders = server.call(lambda: (list(server.contracts.algos), list(server.contracts.orders)))
+    assert all(algo.reduce_only for algo in algos)
+    # From its entry's fill to its own end a position has an exit at the exchange, but for the moments in which they
+    # change places.
+    spans = [(algo.created_ms, algo.trigger_ms or algo.updated_ms) for algo in algos]
+    spans += [(order.created_ms, order.updated_ms) for order in orders if order.reduce_only]
+    fills = [fill for order in orders for fill in order.fills]
+    held, begun_ms, bare = Decimal(0), 0, []
+    for fill in sorted(fills, key=lambda fill: fill.trade_id):
+        if not held:
+            begun_ms = fill.ts_ms
+        held += fill.qty if fill.is_buyer else -fill.qty
+        if not held:
+            bare.append(longest_gap(begun_ms, fill.ts_ms, spans))
+    assert len(bare) == len(plan.made) // 3
+    assert max(bare) < 1_000 * server.speed
+
+
+def longest_gap(begin_ms, end_ms, spans):
+    """Return the longest stretch between two times in which none of the spans goes on."""
+    longest_ms, covered_ms = 0, begin_ms
+    for first_ms, last_ms in sorted(spans):
+        if begin_ms <= first_ms <= end_ms:
+            longest_ms, covered_ms = max(longest_ms, first_ms - covered_ms), max(covered_ms, last_ms)
+    return max(longest_ms, end_ms - covered_ms)
+
+
+def test_an_order_that_only_reduces_never_turns_the_position(server):
+    sizes = []
+
+    def look(w):
+        sizes.append(float(w.position.size))
+
+    def reduce(w, side, exectype, share):
+        return getattr(w, side)(size=5, exectype=exectype, price=w.data.close[0] * share, reduceOnly=True)
+
+    watcher, plan, _, _ = trade(
+        server,
+        lambda w: w.buy(size=0.2),
+        lambda w: reduce(w, "sell", bt.Order.Market, 1),
+        look,
+        lambda w: w.sell(size=0.3),
+        # The limit rests, and the position has become smaller when it is filled.
+        lambda w: [reduce(w, "buy", bt.Order.Limit, 0.9997), w.buy(size=0.1)],
+        look,
+        lambda w: reduce(w, "sell", bt.Order.Market, 1),
+    )
+    assert sizes == [0, 0]
+    ends = [statuses(watcher, order)[-1] for order in plan.made]
+    assert ends == [*5 * ["Completed"], "Rejected"]
+    assert "ReduceOnly" in plan.made[-1].info.reason
+    assert [float(order.executed.size) for order in plan.made] == [0.2, -0.2, -0.3, 0.2, 0.1, 0]
+
+
 def test_what_reduces_may_be_worth_little_and_what_opens_may_not(server):
     watcher, plan, _, _ = trade(
         server, lambda w: w.buy(size=0.00005), lambda w: w.buy(size=0.0001), lambda w: w.sell(size=0.00005),
