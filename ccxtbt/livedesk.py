@@ -35,10 +35,23 @@ from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
+<<<<<<< HEAD
 from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
 from ccxtbt.trading.past import Key, Past
 from ccxtbt.trading.reconcile import Answers, Foreign, is_foreign
 from ccxtbt.trading.reports import Fact, FillFact, OrderFact, Refused
+=======
+from ccxtbt.trading.orders import (
+    CONDITIONS,
+    STOPS,
+    Request,
+    last_price,
+    request_of,
+    trailing_without_distance,
+    waits_here,
+)
+from ccxtbt.trading.reports import OrderFact, Refused
+>>>>>>> natives
 from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
@@ -694,13 +707,16 @@ class LiveDesk(LiveBooks):
             trailing = facts.trailing_params if action is None else ()
             waits = not triggered and waits_here(order, rules, self._order_types, trailing)
             number, client_id = (0, "") if waits else self._ids.next()
+            expiry = {} if triggered or waits else self._expiry(member, rules)
             request = request_of(
                 order,
                 rules,
                 client_id,
                 params={
                     **self._reducing(member, rules),
-                    **(member.params if triggered or waits else self._params(member, rules, listing)),
+                    **expiry,
+                    **self._listed(None if triggered or waits else listing),
+                    **member.params,
                 },
                 order_types=self._order_types,
                 client_id_param=facts.client_id_param,
@@ -725,9 +741,16 @@ class LiveDesk(LiveBooks):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
+<<<<<<< HEAD
         order.addinfo(emulated=self._emulated(member, rules, waits=waits or due, listed=listing is not None))
         if order.ref not in self._until:
             self.watch_validity(member, rules)
+=======
+        said = self._emulated(member, rules, waits=waits or due, listed=listing is not None, expires=bool(expiry))
+        order.addinfo(emulated=said)
+        if member.until_ms is not None and order.ref not in self._until:
+            self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(expiry), order
+>>>>>>> natives
         if waits:
             self._arm(member, action)
             return ""
@@ -782,10 +805,9 @@ class LiveDesk(LiveBooks):
         ]
         return sum((Decimal(repr(float(abs(each.executed.remsize)))) for each in same), ZERO)
 
-    def _params(self, member: Member, rules: Rules, listing: Listing | None) -> dict[str, Any]:
-        """Return what goes to the exchange beside an order's figures."""
-        listed = listing and {FORMS[self.store.connection.facts.order_lists].id_param: listing.list_id}
-        return {**self._expiry(member, rules), **(listed or {}), **member.params}
+    def _listed(self, listing: Listing | None) -> dict[str, Any]:
+        """Return what names the list of an order to the exchange."""
+        return {} if listing is None else {FORMS[self.store.connection.facts.order_lists].id_param: listing.list_id}
 
     def _send_exit(self, bracket: Bracket, action: Send) -> list[Action]:
         """Send an exit of a bracket alone; return what follows at once."""
@@ -816,7 +838,9 @@ class LiveDesk(LiveBooks):
             for member in members
         )
 
-    def _emulated(self, member: Member, rules: Rules, *, waits: bool, listed: bool = False) -> str:
+    def _emulated(
+        self, member: Member, rules: Rules, *, waits: bool, listed: bool = False, expires: bool = False
+    ) -> str:
         """Return what of an order is done here instead of at the exchange; '' where nothing is."""
         said = []
         bracket, _ = self._members.get(member.order.ref, (None, None))
@@ -824,7 +848,7 @@ class LiveDesk(LiveBooks):
             said.append("it takes turns with the other exit, and follows what there is to leave")
         if waits:
             said.append("its trigger is watched here, by the last price")
-        if member.until_ms is not None and not self._expiry(member, rules):
+        if member.until_ms is not None and not expires:
             said.append("its validity is watched here")
         if member.quote_size is not None and not rules.cost_orders:
             said.append("its size is reckoned by the last price")
@@ -837,9 +861,19 @@ class LiveDesk(LiveBooks):
             self._until[member.order.ref] = member.until_ms + grace_ms, member.order
 
     def _expiry(self, member: Member, rules: Rules) -> dict[str, Any]:
-        connection = self.store.connection
-        at_market = member.order.exectype in (None, bt.Order.Market, bt.Order.Close)
+        """Return what lets the exchange itself end an order; nothing where its validity is watched here.
+
+        That is so for the exits of a bracket, which are sent more than once and end together, and for conditional
+        orders that live apart from the others: what is promised of a limit's end is not of theirs.
+        """
+        connection, order = self.store.connection, member.order
+        at_market = order.exectype in (None, bt.Order.Market, bt.Order.Close)
         if member.until_ms is None or at_market or "timeInForce" in member.params:
+            return {}
+        bracket, _ = self._members.get(order.ref, (None, None))
+        if bracket is not None and bracket.is_exit(order.ref):
+            return {}
+        if rules.apart_param and (order.exectype in STOPS or CONDITIONS & member.params.keys()):
             return {}
         return native_params(member.until_ms, connection.clock.now_ms(), rules, connection.facts)
 

@@ -64,10 +64,11 @@ _BINANCE = Facts(
     stream_ends=('"e":"eventStreamTerminated"',),
     client_id_lookup=("spot", "swap", "future"),
     client_id_length=36,
-    # Of futures, "New Order": goodTillDate, at least 600 s ahead; callbackRate, in percent; "Auto-Cancel All Open
-    # Orders", a market at a time. Spot has no such switch.
+    # Of futures, "New Order": goodTillDate, in whole seconds and more than 600 s ahead when it arrives, for which an
+    # order may have to wait 30 s; callbackRate, in percent; "Auto-Cancel All Open Orders", a market at a time. Spot has
+    # no such switch.
     expiry=("goodTillDate", "ms"),
-    expiry_least_s=600.0,
+    expiry_least_s=631.0,
     trailing_params=("trailingPercent",),
     trails={
         "spot": Trail("0.1", "20", "0.01", "allowTrailingStop", {"stopLossOrTakeProfit": "stopLoss"}),

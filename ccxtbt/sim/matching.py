@@ -477,6 +477,7 @@ class Exchange:
             working=working,
             working_ms=now_ms if working else -1,
             reduce_only=request.reduce_only,
+            good_till_ms=request.good_till_ms or 0,
             trailing_delta=request.trailing_delta or 0,
         )
         previous = self._by_client_id.get((account, order.symbol, order.client_id))

@@ -58,6 +58,7 @@ class OrderRequest:
     time_in_force: str | None = None
     client_id: str | None = None
     reduce_only: bool = False
+    good_till_ms: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,6 +109,8 @@ class Order:
         Why an order expired, in Binance's words.
     reduce_only : bool
         Whether the order may only make a position smaller; never on spot.
+    good_till_ms : int
+        When what is left of it expires, 0 for never; never on spot.
     """
 
     account: Account
@@ -133,6 +136,7 @@ class Order:
     order_list_id: int = -1
     expiry_reason: str = ""
     reduce_only: bool = False
+    good_till_ms: int = 0
     trailing_delta: int = 0
     best: Decimal = Decimal(0)
 

@@ -24,14 +24,19 @@ _ZERO = Decimal(0)
 # Conditional orders are numbered from here on, so that no order has the same number: clients keep both in one table.
 _ALGO_IDS = 3_000_000_000
 
+# "New Order" of Binance's futures: goodTillDate is more than so far ahead, and before this time.
+_GOOD_FOR_MS = 600_000
+_LAST_DATE_MS = 253_402_300_799_000
+
 
 class Perpetuals(Exchange):
     """An exchange whose symbols are perpetual contracts; see `Exchange` and `MarginBooks`.
 
-    Orders are MARKET, LIMIT and LIMIT_MAKER (Binance's GTX). A conditional order waits outside of the engine until the
-    last price triggers it (the mark price is the same here); then it becomes an order with its client id. Funding is
-    paid at 00:00, 08:00 and 16:00 UTC. After each trade, positions whose margin does not suffice are closed at the
-    market by an order whose client id begins with 'autoclose-', and the account's other orders of the contract end.
+    Orders are MARKET, LIMIT, which may end at a date (Binance's GTD), and LIMIT_MAKER (its GTX). A conditional order
+    waits outside of the engine until the last price triggers it (the mark price is the same here); then it becomes an
+    order with its client id. Funding is paid at 00:00, 08:00 and 16:00 UTC. After each trade, positions whose margin
+    does not suffice are closed at the market by an order whose client id begins with 'autoclose-', and the account's
+    other orders of the contract end.
 
     Attributes
     ----------
@@ -58,8 +63,21 @@ class Perpetuals(Exchange):
         self.call_at(next_funding_ms(self._now_ms - 1), self._pay_funding)
 
     def check(self, account: Account, *requests: OrderRequest) -> None:
-        """Refuse orders as `Exchange.check` does; one that only reduces may be worth as little as it likes."""
+        """Refuse orders as `Exchange.check` does; one that only reduces may be worth as little as it likes.
+
+        Raises
+        ------
+        Reject
+            -5040 for an order that is to end too soon, or never.
+        """
         for request in requests:
+            end_ms = request.good_till_ms
+            if end_ms is not None and not self._now_ms + _GOOD_FOR_MS < end_ms < _LAST_DATE_MS:
+                raise Reject(
+                    -5040,
+                    "The goodTillDate timestamp must be greater than the current time plus 600 seconds and smaller than"
+                    f" {_LAST_DATE_MS}",
+                )
             desk = self._desk(request.symbol)
             check_parameters(request)
             spec = replace(desk.market.spec, min_notional=_ZERO) if request.reduce_only else desk.market.spec
@@ -81,6 +99,16 @@ class Perpetuals(Exchange):
                 raise Reject(-2022, "ReduceOnly Order is rejected.")
             order.orig_qty = min(order.orig_qty, abs(position.amount))
         return order
+
+    def accept(self, order: Order, now_ms: int) -> None:
+        """Accept an order as `Exchange.accept` does, and let it end at its date."""
+        super().accept(order, now_ms)
+        if order.good_till_ms:
+            self.call_at(order.good_till_ms, partial(self._end_at_date, order))
+
+    def _end_at_date(self, order: Order, now_ms: int) -> None:
+        if order.is_open:
+            self.end(order, "EXPIRED", now_ms)
 
     def _pay_funding(self, now_ms: int) -> None:
         for symbol in self.markets:

@@ -13,7 +13,9 @@ _ZERO = Decimal(0)
 
 def kind_of(order: Order) -> tuple[str, str]:
     """Return an order's type and time in force as the futures exchange names them."""
-    return ("LIMIT", "GTX") if order.type == "LIMIT_MAKER" else (order.type, order.time_in_force)
+    if order.type == "LIMIT_MAKER":
+        return "LIMIT", "GTX"
+    return order.type, "GTD" if order.good_till_ms else order.time_in_force
 
 
 def average(order: Order, executed: Decimal, cum_quote: Decimal) -> str:
@@ -47,7 +49,7 @@ def order_state(order: Order) -> Json:
         "origType": kind,
         "priceMatch": "NONE",
         "selfTradePreventionMode": STP_MODE,
-        "goodTillDate": 0,
+        "goodTillDate": order.good_till_ms,
         "time": order.created_ms,
         "updateTime": order.updated_ms,
     }
@@ -109,7 +111,7 @@ def order_update(event: OrderEvent, now_ms: int) -> Json:
         "ss": 0,
         "V": STP_MODE,
         "pm": "NONE",
-        "gtd": 0,
+        "gtd": order.good_till_ms,
     }
     if fill:
         report |= {"N": fill.commission_asset, "n": text(fill.commission)}

@@ -128,7 +128,7 @@ def _contract_info(spec: Spec) -> Json:
         "maxMoveOrderLimit": 10_000,
         "filters": _filters(spec),
         "orderTypes": ORDER_TYPES,
-        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
         "permissionSets": ["GRID"],
         "defaultSelfTradePreventionMode": STP_MODE,
     }

@@ -29,6 +29,7 @@ NEW_ORDER = frozenset(
         "newClientOrderId",
         "newOrderRespType",
         "selfTradePreventionMode",
+        "goodTillDate",
     }
 )
 _CONDITIONAL = frozenset({"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"})
@@ -49,6 +50,8 @@ TRANSLATIONS: dict[str, tuple[int, str]] = {
     ),
 }
 
+_NO_DATE = Refusal(400, -1102, "Mandatory parameter 'goodTillDate' was not sent, was empty/null, or malformed.")
+_NEEDLESS_DATE = Refusal(400, -1106, "Parameter 'goodTillDate' sent when not required.")
 WRONG_SIDE = Refusal(400, -4061, "Order's position side does not match user's setting.")
 
 
@@ -136,12 +139,13 @@ class UsdmTrading:
 
 
 def order_request(params: Params) -> OrderRequest:
-    """Read a new order; post-only is a time in force here.
+    """Read a new order; post-only is a time in force here, and so is an end at a date, of which whole seconds count.
 
     Raises
     ------
     Refusal
-        -4120 for conditional orders, which have endpoints of their own, and -4061 for a side of hedge mode.
+        -4120 for conditional orders, which have endpoints of their own, -4061 for a side of hedge mode, and -1102 or
+        -1106 for an end at a date without the date, or the other way round.
     """
     kind, time_in_force = params.required("type"), params.get("timeInForce") or None
     if kind in _CONDITIONAL:
@@ -155,6 +159,11 @@ def order_request(params: Params) -> OrderRequest:
     check_side(params)
     if kind == "LIMIT" and time_in_force == "GTX":
         kind, time_in_force = "LIMIT_MAKER", None
+    good_till_ms = params.integer("goodTillDate")
+    if (time_in_force == "GTD") != (good_till_ms is not None):
+        raise _NO_DATE if good_till_ms is None else _NEEDLESS_DATE
+    if kind == "LIMIT" and good_till_ms is not None:
+        time_in_force = "GTC"
     return OrderRequest(
         symbol=params.symbol(),
         side=params.required("side"),
@@ -164,6 +173,7 @@ def order_request(params: Params) -> OrderRequest:
         time_in_force=time_in_force,
         client_id=params.client_id("newClientOrderId"),
         reduce_only=params.get("reduceOnly", "false").lower() == "true",
+        good_till_ms=None if good_till_ms is None else good_till_ms // 1_000 * 1_000,
     )
 
 

@@ -45,7 +45,8 @@ _LIMITED = frozenset({bt.Order.StopLimit, bt.Order.StopTrailLimit})
 _SAME = 1e-12
 
 _TRIGGER_PARAMS = ("triggerPrice", "stopPrice", "stopLossPrice", "takeProfitPrice")
-_TRAILING_PARAMS = ("trailingAmount", "trailingPercent")
+CONDITIONS = frozenset({*_TRIGGER_PARAMS, "trailingAmount", "trailingPercent"})
+"""ccxt's parameters that make an order wait for a price."""
 _COST_PARAMS = ("cost", "quoteOrderQty")
 
 
@@ -171,7 +172,7 @@ def request_of(
     if price is not None and price != exact(draft.price, "price"):
         notes.append(f"price {draft.price} rounded to {text(price)}")
     rules.check(amount, price, last_price(order), reduces=bool(draft.params.get("reduceOnly")))
-    conditional = any(name in draft.params for name in (*_TRIGGER_PARAMS, *_TRAILING_PARAMS))
+    conditional = not CONDITIONS.isdisjoint(draft.params)
     by_cost = any(name in draft.params for name in _COST_PARAMS)
     if rules.market_buy_by_cost and price is None and side == "buy" and not by_cost:
         price, by_cost = rules.price(order.created.pclose, side), True

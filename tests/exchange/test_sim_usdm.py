@@ -12,6 +12,7 @@ import ccxt
 import ccxt.pro
 import pytest
 
+from ccxtbt.sim.events import OrderEvent
 from ccxtbt.sim.funding import FUNDING_MS, next_funding_ms, rate_at
 from ccxtbt.sim.server import START_MS, SimServer
 from simulated import BTC, ETH, point
@@ -134,6 +135,16 @@ class TestTrading:
         assert usdm.fetch_open_orders(PERP) == []
         assert [order["status"] for order in usdm.fetch_orders(PERP)] == ["canceled", "canceled"]
 
+    def test_an_order_can_be_good_till_a_date(self, usdm, server):
+        until = {"timeInForce": "GTD", "goodTillDate": START_MS + 700_999}
+        made = usdm.create_order(PERP, "limit", "buy", 0.01, 50_000, until)
+        assert (made["status"], made["timeInForce"]) == ("open", "GTD")
+        assert int(made["info"]["goodTillDate"]) == START_MS + 700_000
+        events = server.call(lambda: server.contracts.advance(START_MS + 701_000))
+        (report,) = [event for event in events if isinstance(event, OrderEvent)]
+        assert (report.exec_type, report.status, report.ts_ms) == ("EXPIRED", "EXPIRED", START_MS + 700_000)
+        assert usdm.fetch_order(made["id"], PERP)["status"] == "expired"
+
     def test_a_countdown_cancels_the_orders_of_its_contract_unless_it_is_set_again(self, simulator):
         server = simulator(contracts=[BTC, ETH], margin={"USDT": 10_000}, history_ms=DAY_MS, speed=20.0)
         usdm = point(ccxt.binanceusdm({"enableRateLimit": False, "options": {"recvWindow": 60_000}}), server)
@@ -169,6 +180,9 @@ class TestTrading:
             ("limit", 0.00005, 50_000, {}, -4164),
             ("limit", 0.01, 90_000, {"postOnly": True}, -5022),
             ("market", 0.01, None, {"positionSide": "LONG"}, -4061),
+            ("limit", 0.01, 50_000, {"timeInForce": "GTD", "goodTillDate": START_MS + 600_000}, -5040),
+            ("limit", 0.01, 50_000, {"timeInForce": "GTD"}, -1102),
+            ("limit", 0.01, 50_000, {"goodTillDate": START_MS + 700_000}, -1106),
         ],
     )
     def test_refusals(self, usdm, server, kind, amount, price, params, code):

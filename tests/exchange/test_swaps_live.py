@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 
 import backtrader as bt
@@ -181,6 +182,30 @@ def test_stops_wait_at_the_exchange_and_are_filled_once(server):
     assert not any(order.info.emulated for order in plan.made)
 
 
+def test_a_trailing_stop_follows_the_price_and_sells_when_it_falls_back(server):
+    def trail(w):
+        shares = (0.001, 0.0009, 0.00105)
+        return [w.sell(size=0.1, exectype=bt.Order.StopTrail, trailpercent=share) for share in shares]
+
+    def far(w):
+        order = w.sell(size=0.1, exectype=bt.Order.StopTrail, trailpercent=0.101)
+        w.cancel(order)
+        return order
+
+    watcher, plan, _, feed = trade(server, lambda w: w.buy(size=0.4), far, trail)
+    _, too_far, native, too_near, too_fine = plan.made
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Canceled", *3 * ["Completed"]]
+    assert watcher.getposition(feed).size == pytest.approx(0.1)
+    # What is not among the exchange's distances, 0.1, 0.2, ... 10 percent, is watched here.
+    assert not native.info.emulated
+    for order in (too_far, too_near, too_fine):
+        assert order.info.emulated == "its trigger is watched here, by the last price"
+    (algo,) = server.call(lambda: list(server.contracts.algos))
+    assert (algo.type, algo.callback_rate, algo.status) == ("TRAILING_STOP_MARKET", Decimal("0.1"), "FINISHED")
+    assert all(fill.price <= algo.best * (1 - algo.callback_rate / 100) for fill in algo.order.fills)
+    assert native.executed.price == pytest.approx(float(algo.order.cum_quote / algo.order.executed))
+
+
 def test_a_stop_can_be_cancelled_and_one_for_all_that_is_held_only_reduces(server):
     far = {"size": 0.1, "exectype": bt.Order.Stop}
 
@@ -206,6 +231,83 @@ def test_the_exits_of_a_bracket_only_reduce(server):
     exits = [*server.contracts.algos, *server.contracts.orders[1:]]
     assert exits
     assert all(each.reduce_only for each in exits)
+
+
+def test_both_exits_of_a_bracket_do_their_work_and_what_is_held_is_never_long_without_one(server):
+    def done(w):
+        return {order.getordername() for order in w.orders if order.parent and order.getstatusname() == "Completed"}
+
+    def enter(w):
+        # Which of the two is reached the market says: again, until both were.
+        if done(w) == {"Stop", "Limit"}:
+            return None
+        price, entries = w.data.close[0], len({order.ref for order in w.orders if order.parent is None})
+        exits = {"stopprice": price * (1 - 0.0002), "limitprice": price * (1 + 0.0002)}
+        if entries % 2:
+            exits["stopprice"], exits["limitprice"] = exits["limitprice"], exits["stopprice"]
+        give = w.sell_bracket if entries % 2 else w.buy_bracket
+        return give(size=0.2, exectype=bt.Order.Market, **exits)
+
+    watcher, plan, _, feed = trade(server, *12 * [enter])
+    assert done(watcher) == {"Stop", "Limit"}
+    for entry, *exits in zip(*3 * [iter(plan.made)], strict=True):
+        assert statuses(watcher, entry)[-1] == "Completed"
+        assert sorted(statuses(watcher, each)[-1] for each in exits) == ["Canceled", "Completed"]
+        assert all("takes turns" in each.info.emulated for each in exits)
+    assert watcher.getposition(feed).size == 0
+    assert not any("without an exit" in text for text in watcher.messages)
+    algos, orders = server.call(lambda: (list(server.contracts.algos), list(server.contracts.orders)))
+    assert all(algo.reduce_only for algo in algos)
+    # From its entry's fill to its own end a position has an exit at the exchange, but for the moments in which they
+    # change places.
+    spans = [(algo.created_ms, algo.trigger_ms or algo.updated_ms) for algo in algos]
+    spans += [(order.created_ms, order.updated_ms) for order in orders if order.reduce_only]
+    fills = [fill for order in orders for fill in order.fills]
+    held, begun_ms, bare = Decimal(0), 0, []
+    for fill in sorted(fills, key=lambda fill: fill.trade_id):
+        if not held:
+            begun_ms = fill.ts_ms
+        held += fill.qty if fill.is_buyer else -fill.qty
+        if not held:
+            bare.append(longest_gap(begun_ms, fill.ts_ms, spans))
+    assert len(bare) == len(plan.made) // 3
+    assert max(bare) < 1_000 * server.speed
+
+
+def longest_gap(begin_ms, end_ms, spans):
+    """Return the longest stretch between two times in which none of the spans goes on."""
+    longest_ms, covered_ms = 0, begin_ms
+    for first_ms, last_ms in sorted(spans):
+        if begin_ms <= first_ms <= end_ms:
+            longest_ms, covered_ms = max(longest_ms, first_ms - covered_ms), max(covered_ms, last_ms)
+    return max(longest_ms, end_ms - covered_ms)
+
+
+def test_an_order_that_only_reduces_never_turns_the_position(server):
+    sizes = []
+
+    def look(w):
+        sizes.append(float(w.position.size))
+
+    def reduce(w, side, exectype, share):
+        return getattr(w, side)(size=5, exectype=exectype, price=w.data.close[0] * share, reduceOnly=True)
+
+    watcher, plan, _, _ = trade(
+        server,
+        lambda w: w.buy(size=0.2),
+        lambda w: reduce(w, "sell", bt.Order.Market, 1),
+        look,
+        lambda w: w.sell(size=0.3),
+        # The limit rests, and the position has become smaller when it is filled.
+        lambda w: [reduce(w, "buy", bt.Order.Limit, 0.9997), w.buy(size=0.1)],
+        look,
+        lambda w: reduce(w, "sell", bt.Order.Market, 1),
+    )
+    assert sizes == [0, 0]
+    ends = [statuses(watcher, order)[-1] for order in plan.made]
+    assert ends == [*5 * ["Completed"], "Rejected"]
+    assert "ReduceOnly" in plan.made[-1].info.reason
+    assert [float(order.executed.size) for order in plan.made] == [0.2, -0.2, -0.3, 0.2, 0.1, 0]
 
 
 def test_what_reduces_may_be_worth_little_and_what_opens_may_not(server):
@@ -399,3 +501,32 @@ def test_a_liquidation_is_a_fill_of_its_own(simulator):
     assert {order.info.reason for order in foreign} == {"a liquidation"}
     assert [each.long for each in watcher.trades if each.isclosed] == [True]
     assert any("liquidation by the exchange" in text for text in watcher.messages)
+
+
+# Validity
+
+
+def test_what_is_good_for_long_ends_at_the_exchange_and_what_else_has_an_end_is_watched_here(simulator):
+    # Ten minutes are some seconds there.
+    server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=150)
+
+    def place(w):
+        low = {"size": 0.1, "price": w.data.close[0] * 0.9}
+        near, far = dt.timedelta(seconds=60), dt.timedelta(seconds=640)
+        return [
+            w.buy(exectype=bt.Order.Limit, valid=far, **low),
+            w.buy(exectype=bt.Order.Limit, valid=near, **low),
+            w.sell(exectype=bt.Order.Stop, valid=far, **low),
+        ]
+
+    store = store_of(server, "binanceusdm", config={"options": {"recvWindow": 60_000}})
+    watcher, plan, _, _ = trade(server, place, store=store)
+    assert [statuses(watcher, order) for order in plan.made] == 3 * [["Submitted", "Accepted", "Expired"]]
+    assert [order.info.emulated for order in plan.made] == ["", *2 * ["its validity is watched here"]]
+    far, near = server.call(lambda: list(server.contracts.orders))
+    (stop,) = server.call(lambda: list(server.contracts.algos))
+    assert far.good_till_ms // 1_000 == round((plan.made[0].valid - 719_163) * 86_400_000) // 1_000
+    assert (far.status, far.updated_ms) == ("EXPIRED", far.good_till_ms)
+    assert (near.status, near.good_till_ms, stop.status) == ("CANCELED", 0, "CANCELED")
+    cancelled = [request for request in server.requests if request.method == "DELETE"]
+    assert {request.path for request in cancelled} == {"/fapi/v1/order", "/fapi/v1/algoOrder"}
