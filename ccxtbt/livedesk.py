@@ -35,12 +35,6 @@ from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
 from ccxtbt.trading.limits import NO_LIMITS, Halt
 from ccxtbt.trading.openorders import OpenOrders
-<<<<<<< HEAD
-from ccxtbt.trading.orders import STOPS, Request, last_price, request_of, trailing_without_distance, waits_here
-from ccxtbt.trading.past import Key, Past
-from ccxtbt.trading.reconcile import Answers, Foreign, is_foreign
-from ccxtbt.trading.reports import Fact, FillFact, OrderFact, Refused
-=======
 from ccxtbt.trading.orders import (
     CONDITIONS,
     STOPS,
@@ -50,8 +44,9 @@ from ccxtbt.trading.orders import (
     trailing_without_distance,
     waits_here,
 )
-from ccxtbt.trading.reports import OrderFact, Refused
->>>>>>> natives
+from ccxtbt.trading.past import Key, Past
+from ccxtbt.trading.reconcile import Answers, Foreign, is_foreign
+from ccxtbt.trading.reports import Fact, FillFact, OrderFact, Refused
 from ccxtbt.trading.rules import Rules, Side, exact
 from ccxtbt.trading.sizes import Size, resize
 from ccxtbt.trading.states import (
@@ -741,16 +736,10 @@ class LiveDesk(LiveBooks):
             order.addcomminfo(self.getcommissioninfo(order.data))
         if action is None and not due:
             resize(order, Size(request.amount if request.side == "buy" else -request.amount, rules.lot))
-<<<<<<< HEAD
-        order.addinfo(emulated=self._emulated(member, rules, waits=waits or due, listed=listing is not None))
-        if order.ref not in self._until:
-            self.watch_validity(member, rules)
-=======
         said = self._emulated(member, rules, waits=waits or due, listed=listing is not None, expires=bool(expiry))
         order.addinfo(emulated=said)
-        if member.until_ms is not None and order.ref not in self._until:
-            self._until[order.ref] = member.until_ms + EXPIRY_GRACE_MS * bool(expiry), order
->>>>>>> natives
+        if order.ref not in self._until:
+            self.watch_validity(member, rules)
         if waits:
             self._arm(member, action)
             return ""
