@@ -299,8 +299,7 @@ def trades_of_binance(data: str | bytes) -> Trades:
     """
     row = binance_trade(data)
     if row is not None:
-        market_id, *trade = row
-        return {market_id: [Trade(*trade)]}
+        return {row[0]: [Trade(*row[1:])]}
     message = _message(data, 'rade","E"')
     event = message.get("data", message)
     if event.get("e") not in {"trade", "aggTrade"} or float(event["p"]) == 0:
