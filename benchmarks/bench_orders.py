@@ -22,6 +22,7 @@ import pytest
 
 from ccxtbt import CCXTStore
 from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.private import Private
 
 SPEED = 5.0
 BUYS = 300
@@ -134,19 +135,19 @@ def test_buy_that_asks_and_waits(exchange, benchmark):
 @pytest.mark.parametrize("at_once", [1, 10], ids=["one order a bar", "ten orders a bar"])
 def test_fill_to_notify_order(exchange, benchmark, tmp_path, monkeypatch, at_once):
     came_s = {}
-    plain = CCXTStore._tap
+    plain = Private._hear
 
-    def tap(store, url, data):
+    def tap(private, data):
         body = data.encode() if isinstance(data, str) else bytes(data)
         if b"executionReport" in body and (found := TRADE_ID.search(body)):
             came_s.setdefault(found[1].decode(), time.perf_counter())
-        return plain(store, url, data)
+        return plain(private, data)
 
     def run():
         journal = tmp_path / "journal.sqlite"
         return live(exchange, journal, lambda w: len(came_s.keys() & w.heard_s.keys()) >= FILLS, at_once)
 
-    monkeypatch.setattr(CCXTStore, "_tap", tap)
+    monkeypatch.setattr(Private, "_hear", tap)
     strategy = benchmark.pedantic(run, rounds=1)
     both = came_s.keys() & strategy.heard_s.keys()
     # Below 0: the answer to the order or a look-up had told the fill before its message came.
