@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
+import ccxt
+
 from ccxtbt.compat.guest import Guest
 from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.bridge import blocking_or_awaited, in_a_loop, off_loop
@@ -231,7 +233,8 @@ class CCXTWebSocket(Guest):
         Raises
         ------
         ConfigError
-            An unknown symbol, channel or timeframe; `NotOfferedError` where the exchange does not stream it.
+            An unknown symbol, channel or timeframe, or for ``'orders'`` and ``'my_trades'`` a wrong apiKey or secret;
+            `NotOfferedError` where the exchange does not stream it.
         TryLaterError
             The exchange does not answer.
         """
@@ -388,6 +391,8 @@ class CCXTWebSocket(Guest):
 
     async def _listen(self, keys: list[Key]) -> None:
         fresh = [key for key in keys if key not in self._ears or self._ears[key].refusal is not None]
+        if self._private is None and any(channel in PRIVATE for channel, _, _ in fresh):
+            await self._log_in()
         try:
             for key in fresh:
                 self._ears[key] = _Ear(key, self._put)
@@ -398,6 +403,17 @@ class CCXTWebSocket(Guest):
         except BaseException:
             await self._part(fresh)
             raise
+
+    async def _log_in(self) -> None:
+        """Ask what only the account may: of a key that is refused to a stream ccxt tells too late, or nobody."""
+        rest = self.connection.rest
+        if not rest.has.get("fetchBalance"):
+            return
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                await self.connection.retrying(rest.fetch_balance)()
+        except ccxt.BaseError as error:
+            raise as_ours(error, "Opening the account's streams") from error
 
     def _attach(self, key: Key) -> None:
         channel, symbol, timeframe = key

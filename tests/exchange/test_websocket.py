@@ -220,6 +220,22 @@ def test_what_cannot_be_is_said_at_once_and_leaves_nothing(server, opened):
         ws.subscribe(None, "ticker")
 
 
+@pytest.mark.parametrize("keys", [(API_KEY, SECRET[:-1]), (API_KEY[:-1], SECRET)], ids=["secret", "key"])
+@pytest.mark.parametrize("channel", ["orders", "my_trades"])
+def test_a_wrong_key_is_said_at_once(server, opened, keys, channel):
+    ws = opened("BTC/USDT", channels=channel, keys=keys)
+    with pytest.raises(ConfigError, match="Check apiKey and secret"):
+        ws.connect()
+    assert not io_threads()
+    assert not ws.is_connected()
+    ws = opened("BTC/USDT", channels="trades", keys=keys)
+    ws.connect()
+    with pytest.raises(ConfigError, match="Check apiKey and secret"):
+        ws.subscribe("BTC/USDT", channel)
+    assert ws.is_connected()
+    assert messages(ws, lambda m: m.channel == "trades")
+
+
 def test_what_the_exchange_refuses_is_said_and_not_kept(simulator, opened):
     server = simulator((BTC, ETH), speed=10, limits=Limits(ws_streams=2))
     ws = CCXTWebSocket("binance", "BTC/USDT", channels="trades", endpoint=server.url, clock=Clock(rate=10))
