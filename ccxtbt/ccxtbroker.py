@@ -120,8 +120,9 @@ class CCXTBroker(bt.BrokerBase, metaclass=_MetaBroker):
     margin_mode : str, mapping of str to str, or None
         ``'cross'`` or ``'isolated'``, in the same manner.
     hedged : bool
-        True: take an account in hedge mode, which holds a long and a short position a contract: orders say which one
-        they are of, and the run's position is the sum of both. It is refused otherwise.
+        True: begin on an account in hedge mode, which holds a long and a short position a contract, and is refused
+        otherwise. You say which one each order is of (``positionSide=`` on Binance), the run's position is the sum of
+        both, nothing is made reduce-only, and nothing is flattened. Trading so was not proved: see docs/swaps.md.
     balance_ttl : float
         Seconds after which a live run asks for the balance again that nothing has pushed meanwhile.
     foreign : str

@@ -105,7 +105,8 @@ class LiveSwaps:
     margin_mode : str, mapping of str to str, or None
         ``'cross'`` or ``'isolated'``, in the same manner.
     hedged : bool
-        Take an account that holds a long and a short position at a time; orders say which one they are of.
+        Begin on an account that holds a long and a short position at a time. The user says which one each order is of;
+        the run knows the sum of both, and what it sends by itself names no side.
 
     Attributes
     ----------
@@ -151,6 +152,11 @@ class LiveSwaps:
                 f"The account at {connection.account.exchange_id} is in hedge mode, with a long and a short position a "
                 "contract, and backtrader knows one: switch it to one-way mode, or say hedged=True to the broker and "
                 "give each order its positionSide."
+            )
+        if not self.one_way:
+            logger.warning(
+                "hedged=True: each order needs its side (positionSide= on Binance), positions are the sum "
+                "of both, and nothing is flattened. Trading in hedge mode was not proved."
             )
         for symbol in symbols:
             mode, leverage = self._wanted(self._margin_mode, symbol), self._wanted(self._leverage, symbol)

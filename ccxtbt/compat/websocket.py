@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
-import ccxt
-
 from ccxtbt.compat.guest import Guest
 from ccxtbt.errors import ConfigError, NotOfferedError, TryLaterError
 from ccxtbt.exchange.bridge import blocking_or_awaited, in_a_loop, off_loop
@@ -409,11 +407,11 @@ class CCXTWebSocket(Guest):
         rest = self.connection.rest
         if not rest.has.get("fetchBalance"):
             return
-        try:
-            async with asyncio.timeout(CONFIRM_S):
+        async with asyncio.timeout(CONFIRM_S):
+            try:
                 await self.connection.retrying(rest.fetch_balance)()
-        except ccxt.BaseError as error:
-            raise as_ours(error, "Opening the account's streams") from error
+            except Exception as error:
+                raise as_ours(error, "Opening the account's streams") from error
 
     def _attach(self, key: Key) -> None:
         channel, symbol, timeframe = key

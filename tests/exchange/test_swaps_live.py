@@ -148,12 +148,14 @@ def test_what_the_exchange_does_not_set_is_one_sentence(server, options, said):
         trade(server, **options)
 
 
-def test_hedge_mode_is_refused_unless_asked_for(server):
+def test_hedge_mode_is_refused_unless_asked_for(server, caplog):
     server.call(lambda: server.contracts.books.hedged.add(server.contracts.account(API_KEY)))
     with pytest.raises(ConfigError, match="in hedge mode"):
         trade(server)
     watcher, plan, _, _ = trade(server, lambda w: w.buy(size=0.1), hedged=True)
     assert statuses(watcher, plan.made[0])[-1] == "Rejected"
+    assert "position side" in plan.made[0].info.reason
+    assert any("hedge mode was not proved" in record.message for record in caplog.records)
 
 
 def test_spot_and_contracts_are_not_of_one_run(server):
