@@ -335,7 +335,7 @@ def audit(plan: Plan, exchange: Exchange, account: Account, strategy: SmaBracket
             ", ".join(f"{count} {origin}" for origin, count in data.origins.items()),
             str(len(orders)),
             str(booked),
-            ", ".join(f"{fee:.8f} {asset}" for asset, fee in fees.items()) or "-",
+            "\n".join(f"{fee:.8f} {asset}" for asset, fee in fees.items()) or "-",
             f"{position:f}",
             f"{booked_base.normalize():f}",
             f"{held.normalize():f}",
