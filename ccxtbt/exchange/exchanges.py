@@ -152,13 +152,15 @@ _OKX = Facts(
 
 # www.kucoin.com/docs-new, "Rate Limit" (gw-ratelimit-remaining and, in ms from now, gw-ratelimit-reset), "Add Order"
 # (clientOid: 40 characters; cancelAfter, in seconds), "Trading fee discount" (paid in KCS where the account is set so),
-# "Get Klines" of spot (turnover).
+# "Get Klines" of spot (turnover), "Get Trade History" and "Trade" of spot and futures (sequence; REST has no tradeId of
+# spot).
 # docs.kucoin.com, "Request rate limit" of the WebSocket feed (100 messages in 10 s on a connection).
 _KUCOIN = Facts(
     remaining_header="gw-ratelimit-remaining",
     reset_header="gw-ratelimit-reset",
     reset_counts_down=True,
     socket_messages=(90, 10_000),
+    trade_id="sequence",
     client_id_lookup=("spot", "swap", "future"),
     client_id_length=40,
     expiry=("cancelAfter", "seconds"),
@@ -236,8 +238,16 @@ TABLE: Mapping[str, Facts] = {
     ),
     # mexcdevelop.github.io/apidocs, "Websocket Market Streams" (30 subscriptions on a connection, which is closed after
     # 24 hours), "New Order" (newClientOrderId), "Query Order" (origClientOrderId). Of contracts (externalOid) ccxt's
-    # fetch_order asks by the exchange's id alone.
-    "mexc": Facts(streams_per_socket=30, client_id_lookup=("spot",)),
+    # fetch_order asks by the exchange's id alone. www.mexc.com/api-docs, "Trade Streams" of spot (raw trades, no id),
+    # "Recent Trades List" (the same; the list that ccxt would ask for puts trades together), "Get Recent Trades" of
+    # contracts (no id either).
+    "mexc": Facts(
+        trade_id=None,
+        trades_latest=("spot",),
+        streams_per_socket=30,
+        client_id_lookup=("spot",),
+        startup_options={"fetchTradesMethod": "spotPublicGetTrades"},
+    ),
     # huobiapi.github.io/docs/spot, "Place a New Order" (client-order-id: 64 characters), "Get the Order Detail of an
     # Order (based on client order ID)". Contracts take a number alone, which ccxt leaves out. www.htx.com/en-us/opend,
     # "Get Klines" of spot: vol and count.

@@ -117,6 +117,11 @@ class Facts:
         ccxt's session opens 100 at most, and the rest is for live data and orders.
     trades_from_param : str
         Name of the parameter of ccxt's ``fetch_trades`` that says from which id on; '' where only a time can be given.
+    trade_id : str or None
+        Name, in a trade as the exchange writes it, of what tells it from others in its frames and in REST alike; '':
+        ccxt's ``id`` does. None: nothing does, and where ccxt has an id it is made up.
+    trades_latest : tuple of str
+        Types of markets, as ``'spot'``, of whose trades REST gives the latest alone: it is asked without a time.
     trade_ids : tuple of str
         Names, in a trade of REST that stands for several, of the numbers of the first and the last of them.
     streams_per_request : int
@@ -170,7 +175,7 @@ class Facts:
         orders after a time: the unified ``'cancelAllOrdersAfter'`` for an account, or one of ccxt's raw methods for a
         market, which takes ``symbol`` and ``countdownTime`` in ms.
     startup_options : mapping
-        ccxt `options` that spare start-up calls a strategy does not need.
+        ccxt `options` that spare start-up calls a strategy does not need, or choose what ccxt asks for.
     extras : tuple of Extras
         What bars tell beside prices and volume.
     """
@@ -190,6 +195,8 @@ class Facts:
     page_limit: int = 0
     history_requests: int = 25
     trades_from_param: str = ""
+    trade_id: str | None = ""
+    trades_latest: tuple[str, ...] = ()
     trade_ids: tuple[str, str] | tuple[()] = ()
     streams_per_request: int = 20
     streams_per_socket: int = 100

@@ -416,6 +416,12 @@ class Private:
         self._asked_s, self._why = None, reason
         self._wire.break_off(reason)
 
+    def _see_connection(self) -> None:
+        """Raise where the socket has ended: ccxt would open another, and nobody would ask for what was missed."""
+        if self._wire.has_ended:
+            self._break_off("the connection ended")
+            raise ConnectionError(self._why)
+
     async def _guard(self) -> None:
         """Break the socket off where nothing can come any more; tell where all comes without being asked for."""
         self._watching["guard"] = asyncio.current_task()
@@ -522,6 +528,7 @@ class Private:
             try:
                 handle(await watch())
                 failures = 0
+                self._see_connection()
             except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here; each means: subscribe again
                 failures += 1
                 reason = self._why or f"{type(error).__name__}: {error}"

@@ -107,6 +107,11 @@ class Wire:
         """Whether its connections are there, one at least."""
         return bool(self.clients) and all(client.is_open for client in self.clients)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of its connections was there and is no more."""
+        return any(client.over for client in self.clients)
+
     def refused(self, sender: Sender) -> None:
         """Forget what `sender` subscribed to, so that the same can be asked for in another message."""
         for client in self.clients:

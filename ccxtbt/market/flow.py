@@ -214,16 +214,19 @@ class Flow:
 
     async def _fetch_trades(self, question: TradeQuestion | None) -> list[Trade]:
         """Ask REST for trades, oldest first; None: the latest."""
-        rest, name = self._connection.rest, self._connection.facts.trades_from_param
+        rest, facts = self._connection.rest, self._connection.facts
+        name = facts.trades_from_param
         since_ms, params = None, {}
         if question is not None and question.from_id is not None and name:
             params = {name: question.from_id}
         elif question is not None:
             # One ms earlier: some exchanges give only what is later than they are told.
             since_ms = question.since_ms - 1
-        rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, since_ms, TRADES_AT_ONCE, params)
+        asked_ms = None if rest.market(self._symbol)["type"] in facts.trades_latest else since_ms
+        rows = await self._connection.retrying(rest.fetch_trades)(self._symbol, asked_ms, TRADES_AT_ONCE, params)
         self._denials = 0
-        return [trade_of(row, self._connection.facts.trade_ids) for row in rows]
+        trades = [trade_of(row, facts) for row in rows]
+        return trades if since_ms is None else [trade for trade in trades if trade.ts_ms >= since_ms]
 
     def _now_ms(self) -> int:
         return self._connection.clock.now_ms()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from ccxtbt._frames import BinanceReader, binance_kline, binance_trade
+from ccxtbt.exchange.facts import Facts
 
 
 class BarFrame(NamedTuple):
@@ -77,12 +78,13 @@ class Trade(NamedTuple):
     numbers: int = 1
 
 
-def trade_of(row: Mapping[str, Any], ids: tuple[str, str] | tuple[()] = ()) -> Trade:
-    """Return ccxt's trade; `ids` names the first and last number of what the exchange has put together to one."""
+def trade_of(row: Mapping[str, Any], facts: Facts) -> Trade:
+    """Return ccxt's trade, under the id by which the exchange's frames call it too."""
     told = row.get("info") or {}
-    first, last = (int(told.get(name, 0)) for name in ids) if ids else (0, 0)
+    first, last = (int(told.get(name, 0)) for name in facts.trade_ids) if facts.trade_ids else (0, 0)
+    number = None if facts.trade_id is None else told.get(facts.trade_id) or row["id"]
     return Trade(
-        row["id"] or "",
+        str(number or ""),
         int(row["timestamp"]),
         float(row["price"]),
         float(row["amount"]),
@@ -390,7 +392,10 @@ def trades_of_gate(data: str | bytes) -> Trades:
 
 
 def trades_of_kucoin(data: str | bytes) -> Trades:
-    """Read KuCoin. Source: www.kucoin.com/docs-new, "Trade" of spot and futures: times are in nanoseconds."""
+    """Read KuCoin. Source: www.kucoin.com/docs-new, "Trade" of spot and futures: times are in nanoseconds.
+
+    Of contracts REST has a `tradeId` too; `sequence`, which is the same number today, it has of all markets.
+    """
     # The topic may stand behind the data.
     message = _message(data, '"topic":"/', head_size=600)
     topic = message.get("topic", "")
@@ -398,7 +403,8 @@ def trades_of_kucoin(data: str | bytes) -> Trades:
         return {}
     row = message["data"]
     ts_ms = int(row["time"] if "time" in row else row["ts"]) // 1_000_000
-    return {row["symbol"]: [Trade(row["tradeId"], ts_ms, float(row["price"]), float(row["size"]), row["side"])]}
+    number = str(row["sequence"])
+    return {row["symbol"]: [Trade(number, ts_ms, float(row["price"]), float(row["size"]), row["side"])]}
 
 
 def trades_of_bitget(data: str | bytes) -> Trades:

@@ -132,7 +132,9 @@ class Streams:
             symbol = dialect.book(rest, symbol)
         known = self._subscriptions.get((TRADES.noun, symbol, ""))
         if not isinstance(known, TradeSubscription):
-            known = TradeSubscription(symbol, self._here_s(SILENT_TRADES_S), read=dialect is not None)
+            known = TradeSubscription(
+                symbol, self._here_s(SILENT_TRADES_S), dialect is not None, self._connection.facts
+            )
             if dialect is not None:
                 self._names_of(symbol).trades[dialect.trades_key(rest, symbol)] = known
             self._begin(known)
@@ -374,11 +376,13 @@ class Group:
         SENDER.set(self)
         WIRE.set(self._wire)
         try:
-            while True:
+            while not self._wire.has_ended:
                 result = await self._watch()
                 now_s = time.monotonic()
                 for subscription in self.subscriptions:
                     subscription.parsed(result, self._together, self._wire, now_s)
+            # ccxt would connect again by itself, and nobody would hear that something was missed.
+            self.refused(ConnectionError("the connection ended"))
         except Exception as error:  # noqa: BLE001  # ccxt raises of any kind here: refused for good, or a break
             self.refused(error)
 

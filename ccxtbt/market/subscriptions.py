@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from ccxtbt.exchange.facts import Facts
 from ccxtbt.market.frames import Trade, trade_of
 from ccxtbt.market.handover import Bar, Origin
 
@@ -272,8 +273,9 @@ class TradeSubscription(Subscription[TradeListener]):
     until the old one has ended, and those that it brought too are left out. So the order holds.
     """
 
-    def __init__(self, symbol: str, patience_s: float, read: bool) -> None:
+    def __init__(self, symbol: str, patience_s: float, read: bool, facts: Facts) -> None:
         super().__init__(TRADES, symbol, "", patience_s, read)
+        self._facts = facts
         self._source: object | None = None
         self._held: dict[object, list[Trade]] = {}
         self._last: deque[Trade] = deque(maxlen=REMEMBERED)
@@ -294,7 +296,7 @@ class TradeSubscription(Subscription[TradeListener]):
     def parsed(self, result: Any, together: bool, source: object, now_s: float) -> None:
         """Pass on ccxt's trades."""
         rows = [row for row in result if row["symbol"] == self.symbol] if together else result
-        trades = [trade_of(row) for row in rows]
+        trades = [trade_of(row, self._facts) for row in rows]
         if trades:
             self.trades(trades, source, now_s)
 

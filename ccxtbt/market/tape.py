@@ -15,6 +15,12 @@ numbers that do not rise with time.
 
 A trade that comes for a bar that was final already is counted, and changes nothing.
 
+Trades without a number
+-----------------------
+These are known by time, price, amount and side, of which several may be alike. The stream brings each once from one
+break to the next, and so does an answer of REST: where one of them told two that are alike and another three, there
+are three.
+
 Trades put together
 -------------------
 Some streams put together what one order took at one price, and REST tells each part alone (`Trade.numbers`). Such a
@@ -27,9 +33,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ccxtbt._bars import TradeBars
 from ccxtbt.market.frames import Trade
@@ -128,11 +135,14 @@ class Reel:
         self._whole: int | None = None
         # Numbers, and the amounts that were told for them.
         self._known: dict[str, float] = {}
-        self._numbers = itertools.count()
+        # How many that are alike the stream brought since the last break, of trades without a number.
+        self._streamed: Counter[str] = Counter()
         self._last_ms = since_ms
         self._asked_ms = 0
         # Trades may have been missed: before the first frame, and after each break.
         self._unsure = True
+        self._breaks = 0
+        self._asked_breaks = 0
 
     @property
     def sure(self) -> bool:
@@ -142,11 +152,15 @@ class Reel:
     def broken(self) -> None:
         """Note that trades may be missed."""
         self._unsure = True
+        self._breaks += 1
+        # What follows may begin with trades that were shown before.
+        self._streamed.clear()
 
     def add(self, trades: Iterable[Trade]) -> list[Bar]:
         """Take trades from the stream; return the bars that they make final."""
         for trade in trades:
-            self._hold(trade, streamed=True)
+            self._hold(trade, self._streamed)
+        _trim(self._streamed)
         return self._advance() if self._dense and not self._unsure else []
 
     def answered(self, trades: list[Trade], more: bool, sent_ms: int, received_ms: int) -> list[Bar]:
@@ -168,7 +182,8 @@ class Reel:
             return []
         if self._dense and not _numbered(trades):
             self._unnumber()
-        fresh = [trade for trade in trades if self._hold(trade, streamed=False)]
+        told: Counter[str] = Counter()
+        fresh = [trade for trade in trades if self._hold(trade, told)]
         self.fetched += len(fresh)
         if asked is None and not trades and self._last_ms + WINDOW_MS < sent_ms:
             # Nobody traded in the time that such an answer can speak of.
@@ -188,9 +203,10 @@ class Reel:
             self._asked_ms = 0
             self._last_ms = max(trades[-1].ts_ms, self._last_ms + 1)
             return self._advance()
-        self._unsure = False
+        # A break while the question was on its way is not mended by its answer.
+        self._unsure = self._breaks != self._asked_breaks
         bars = self._advance()
-        if self._dense and not self._hole():
+        if self._dense and not self._hole() and not self._unsure:
             bars += self._closed_by(sent_ms - QUIET_MS)
         return bars
 
@@ -203,6 +219,7 @@ class Reel:
     def question(self) -> TradeQuestion | None:
         """Return what to ask of REST next, and when; None if nothing is missing."""
         from_id = self._asked_id = self._next - 1 if self._dense and self._next is not None else None
+        self._asked_breaks = self._breaks
         if self._unsure or self._hole():
             return TradeQuestion(from_id, self._last_ms, self._asked_ms)
         if not self._dense:
@@ -245,8 +262,8 @@ class Reel:
 
     # The order
 
-    def _hold(self, trade: Trade, *, streamed: bool) -> bool:
-        """Keep a trade until its turn; say whether it is new."""
+    def _hold(self, trade: Trade, told: Counter[str]) -> bool:
+        """Keep a trade until its turn, of those that one source told; say whether it is new."""
         if self._dense and not trade.id.isdecimal():
             self._loosen()
         if self._next is not None and trade.id.isdecimal() and int(trade.id) < self._next:
@@ -263,12 +280,13 @@ class Reel:
             return not any(first <= int(trade.id) <= int(each.id) for first, each in self._joint.items())
         if trade.numbers > 1:
             return self._hold_rest_of(trade)
-        key = trade.id or f"{trade.ts_ms} {trade.price} {trade.amount} {trade.side}"
+        key = trade.id
+        if not key:
+            alike = f"{trade.ts_ms} {trade.price} {trade.amount} {trade.side}"
+            told[alike] += 1
+            key = f"{alike} {told[alike]}"
         if key in self._known:
-            if trade.id or not streamed:
-                return False
-            # The stream brings each once: two without an id that look alike are two.
-            key = f"{key} {next(self._numbers)}"
+            return False
         self._know({key: trade.amount})
         self._waiting[key] = trade
         return True
@@ -292,8 +310,7 @@ class Reel:
 
     def _know(self, amounts: dict[str, float]) -> None:
         self._known.update(amounts)
-        while len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+        _trim(self._known)
 
     def _hole(self) -> bool:
         return (
@@ -434,6 +451,12 @@ class Tape(Reel):
 
 def _first_of(trade: Trade) -> int:
     return int(trade.id) - trade.numbers + 1
+
+
+def _trim(known: dict[str, Any]) -> None:
+    """Forget what was learnt first."""
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 def _numbered(trades: list[Trade]) -> bool:

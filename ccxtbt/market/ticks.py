@@ -173,6 +173,12 @@ class TickFlow(Flow):
         self._reel: TickReel | None = None
         self._fresh: list[Bar] = []
 
+    def up(self) -> None:
+        """Note that frames come from now on, and that what REST was asked before does not reach so far."""
+        if self._reel is not None:
+            self._reel.broken()
+        super().up()
+
     def down(self, reason: str) -> None:
         """Note that trades may have been lost from now on."""
         if self._reel is not None:

@@ -40,14 +40,20 @@ def follow() -> Iterator[Callable[[SimServer], tuple[Connection, Sink]]]:
         connection.stop()
 
 
+def assert_ordered(connection: Connection) -> None:
+    """The exchange takes an order."""
+
+    async def buy() -> dict[str, object]:
+        return dict(await connection.rest.create_order(*ORDER))
+
+    assert connection.call(buy)["id"]
+
+
 def assert_heard(connection: Connection, sink: Sink) -> None:
     """An order of now is told by the streams, and so is the balance that it changes."""
     orders, balances = len(sink.orders), len(sink.balances)
 
-    async def buy() -> None:
-        await connection.rest.create_order(*ORDER)
-
-    connection.call(buy)
+    assert_ordered(connection)
     wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
 
 
@@ -95,6 +101,24 @@ def test_a_subscription_that_is_not_answered_is_asked_for_again(simulator, follo
     assert "not answered" in sink.reasons[0]
     assert_heard(connection, sink)
     assert server.connects == 2
+
+
+def test_a_socket_that_ends_with_the_frame_that_was_waited_for_is_noticed(simulator):
+    server = simulator(speed=SPEED)
+    account = Account("binance", config={"apiKey": API_KEY, "secret": SECRET}, endpoint=server.url)
+    connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=QUICK), Sink()
+    connection.start()
+    try:
+        # Nothing else waits for the socket while this one's frame is looked at.
+        Private(connection, sink).follow("orders")
+        wait_until(lambda: sink.events == ["up"])
+        end = server.faults.close(stream="user", event="outboundAccountPosition")
+        assert_ordered(connection)
+        wait_until(lambda: sink.events == ["up", "down", "up"])
+        assert end.fired == 1
+        assert sink.orders
+    finally:
+        connection.stop()
 
 
 def test_a_half_open_socket_is_noticed(simulator, follow):

@@ -270,3 +270,51 @@ def test_ticks_whose_single_trades_rest_has_no_more():
     bars = reel.answered(trades[4:], more=False, sent_ms=START_MS + 2_000, received_ms=START_MS + 2_050)
     assert [bar[5] for bar in bars] == [0.4, 0.0, 0.2]
     assert reel.sure
+
+
+# Trades without a number
+
+
+@st.composite
+def alike(draw):
+    """Trades of which several at one moment are alike, and the number of them before each moment, and behind all."""
+    moments = sorted(draw(st.lists(st.integers(START_MS, END_MS - 1), min_size=1, max_size=12, unique=True)))
+    trades, cuts = [], [0]
+    for ts_ms in moments:
+        trade = Trade("", ts_ms, float(draw(st.integers(1, 3))), draw(st.integers(1, 3)) / 10, "buy")
+        trades += [trade] * draw(st.integers(1, 3))
+        cuts.append(len(trades))
+    return trades, cuts
+
+
+@given(alike(), st.data())
+def test_of_trades_alike_there_are_as_many_as_one_source_told(market, data):
+    trades, cuts = market
+    tape = Tape(SECONDS, START_MS)
+    # Before the break the stream shows these, which may end amid those of a moment.
+    early = trades[: data.draw(st.integers(0, len(trades)))]
+    known = data.draw(st.sampled_from([cut for cut in cuts if cut <= len(early)]))
+    # REST tells all up to a moment, the stream all from that one on or from an earlier one.
+    told = data.draw(st.sampled_from(cuts))
+    again = data.draw(st.sampled_from([cut for cut in cuts if cut <= told]))
+    bars = tape.answered(trades[:known], more=False, sent_ms=START_MS, received_ms=START_MS)
+    bars += tape.add(early)
+    tape.broken()
+    tape.question()
+    after = [lambda: tape.add(trades[again:]), lambda: tape.answered(trades[:told], False, START_MS, START_MS)]
+    for act in data.draw(st.permutations(after)):
+        bars += act()
+    assert tape.sure
+    bars += tape.tick(END_MS + 60_000)
+    assert [bar[:6] for bar in bars] == reference(trades)
+
+
+def test_an_answer_to_what_was_asked_before_a_break_does_not_mend_it():
+    tape = Tape(SECONDS, START_MS)
+    tape.question()
+    tape.broken()
+    tape.answered([], more=False, sent_ms=START_MS, received_ms=START_MS)
+    assert not tape.sure
+    tape.question()
+    tape.answered([], more=False, sent_ms=START_MS, received_ms=START_MS)
+    assert tape.sure

@@ -6,8 +6,10 @@ import json
 import ccxt.pro
 import pytest
 
-from ccxtbt.market.frames import DIALECTS
+from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.market.frames import DIALECTS, trade_of
 from recording import recorded
+from serving import exchange_at, serving
 
 
 def payloads(name):
@@ -77,3 +79,24 @@ def test_samples_of_ccxt_are_read(exchange_id):
         (trades,) = DIALECTS[exchange_id].trades(json.dumps(message, separators=(",", ":"))).values()
         assert all(trade.price > 0 and trade.amount > 0 and trade.side in {"buy", "sell"} for trade in trades)
         assert all(trade.ts_ms > 1_500_000_000_000 for trade in trades)
+
+
+@pytest.mark.parametrize(("kind", "number"), [("spot", 1), ("swap", 2)])
+def test_a_trade_of_kucoin_bears_the_same_number_in_rest_and_in_a_frame(kind, number):
+    sample = json.loads(recorded("ccxt_samples/rest/kucoin.json").read_text())["fetch_trades"][number]["json"]
+
+    async def fetch():
+        async with serving(lambda asked: json.dumps(sample)) as address:
+            exchange = exchange_at("kucoin", address, kind)
+            try:
+                return await exchange.fetch_trades(next(iter(exchange.markets)))
+            finally:
+                await exchange.close()
+
+    (row,) = sample["data"]
+    (told,) = asyncio.run(fetch())
+    trade = trade_of(told, facts_of("kucoin"))
+    topic = "/market/match:" if kind == "spot" else "/contractMarket/execution:"
+    frame = {"topic": f"{topic}BTCUSDT", "data": {"symbol": "BTCUSDT", "tradeId": "another", **row}}
+    assert DIALECTS["kucoin"].trades(json.dumps(frame, separators=(",", ":"))) == {"BTCUSDT": [trade]}
+    assert trade.id == str(row["sequence"])

@@ -8,7 +8,7 @@ import json
 import ccxt.pro
 import pytest
 
-from ccxtbt.exchange.exchanges import TABLE
+from ccxtbt.exchange.exchanges import DEFAULT, TABLE
 from ccxtbt.market.frames import DIALECTS, trade_of
 
 BINANCE = {
@@ -250,8 +250,8 @@ def test_trades_that_the_exchange_puts_together_are_counted():
         assert [trade.numbers for trade in trades] == [3 if exchange_id == "okx" else 1]
     (trades,) = DIALECTS["binance"].trades(json.dumps(BINANCE_AGGREGATE, separators=(",", ":"))).values()
     row = ccxt.pro.binance().parse_trade(BINANCE_AGGREGATE)
-    assert trade_of(row, TABLE["binance"].trade_ids) == trades[0]
-    assert trade_of(row).parts == 1
+    assert trade_of(row, TABLE["binance"]) == trades[0]
+    assert trade_of(row, DEFAULT).parts == 1
 
 
 def test_trades_are_told_oldest_first():
