@@ -1,8 +1,7 @@
-"""What tests of streams share: ears for a subscription and for an account, and patience."""
+"""What tests of streams share: ears for a subscription and for an account."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,15 +62,6 @@ class Sink:
     def down(self, reason: str) -> None:
         self.events.append("down")
         self.reasons.append(reason)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> float:
-    """Wait for something to come true; return how long it took."""
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
-    return time.monotonic() - began_s
 
 
 def all_live(ears: dict[Any, Ear]) -> Callable[[], bool]:

@@ -1,7 +1,6 @@
 """Classes by the names of cloudQuant's modules, through ccxt's real class against a simulated exchange."""
 
 import math
-import time
 
 import backtrader as bt
 import pytest
@@ -19,6 +18,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.funding import mark_of
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
+from waiting import wait_until
 from watching import ago, store_of
 
 HOUR_MS = 3_600_000
@@ -42,14 +42,6 @@ def options(server):
     return {"endpoint": server.url, "clock": Clock(rate=server.speed)}
 
 
-def until(condition):
-    deadline_s = time.monotonic() + LIMIT_S
-    while not (seen := condition()):
-        assert time.monotonic() < deadline_s, "it did not come"
-        time.sleep(0.01)
-    return seen
-
-
 def test_streams_call_back_in_ccxts_structures(server):
     keys = {"apiKey": API_KEY, "secret": SECRET}
     manager = CCXTWebSocketManager("binance", keys, markets={}, sandbox=False, **options(server))
@@ -63,12 +55,12 @@ def test_streams_call_back_in_ccxts_structures(server):
         manager.subscribe_trades("ETH/USDT", heard["trades"].append)
         manager.subscribe_orderbook("BTC/USDT", heard["book"].append, limit=3)
         manager.subscribe_my_trades("BTC/USDT", heard["mine"].append)
-        until(lambda: all(heard[name] for name in heard if name != "mine") and manager.is_connected())
+        wait_until(lambda: all(heard[name] for name in heard if name != "mine") and manager.is_connected())
         # On the account's stream by now: what is bought from here on is heard.
         made = manager.store.create_order("BTC/USDT", "market", "buy", 0.01)
-        until(lambda: heard["mine"])
+        wait_until(lambda: heard["mine"])
         manager.unsubscribe("ticker:BTC/USDT")
-        until(lambda: not any(key[0] == "ticker" for key in manager._ears))
+        wait_until(lambda: not any(key[0] == "ticker" for key in manager._ears))
         with pytest.raises(ConfigError, match="names no subscription"):
             manager.unsubscribe("ticker")
         with pytest.raises(ConfigError, match="is not a market"):
@@ -96,7 +88,7 @@ def test_a_callback_that_fails_is_called_again(server, caplog):
     manager.subscribe_trades("BTC/USDT", callback)
     manager.start()
     try:
-        until(lambda: len(heard) >= 3)
+        wait_until(lambda: len(heard) >= 3)
     finally:
         manager.stop()
     assert "of the user" in caplog.text
@@ -111,9 +103,9 @@ def test_funding_is_told_where_the_exchange_streams_it_and_where_not(server):
         assert not manager.connection.rest.has.get("watchFundingRate")
         manager.subscribe_funding_rate(PERP, heard["rate"].append)
         manager.subscribe_mark_price(PERP, heard["mark"].append)
-        until(lambda: len(heard["rate"]) >= 2 and len(heard["mark"]) >= 2)
+        wait_until(lambda: len(heard["rate"]) >= 2 and len(heard["mark"]) >= 2)
         manager.unsubscribe(f"funding_rate:{PERP}")
-        until(lambda: not manager._polls)
+        wait_until(lambda: not manager._polls)
     finally:
         manager.stop()
     rate, mark = heard["rate"][0], heard["mark"][0]
@@ -175,9 +167,9 @@ def test_orders_are_followed_by_their_ids_until_they_end(server):
 
     try:
         assert manager.is_running()
-        until(lambda: len(hear()) == 2)
+        wait_until(lambda: len(hear()) == 2)
         store.cancel_order(resting["id"], "BTC/USDT")
-        until(lambda: hear()[resting["id"]][-1].status == "canceled")
+        wait_until(lambda: hear()[resting["id"]][-1].status == "canceled")
         assert manager.get_updates() == []
     finally:
         manager.stop()

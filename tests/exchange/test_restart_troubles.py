@@ -84,7 +84,7 @@ class Meanwhile(threading.Thread):
     def run(self):
         end_s = time.monotonic() + self._limit_s
         while not self._when() and time.monotonic() < end_s:
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks: what it waits for has no event
         self.done = self._when()
         self._what()
 
@@ -167,6 +167,7 @@ def test_the_exchange_is_restarted_while_orders_are_open(simulator, tmp_path):
             server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", resting.order_id))
             server.stop()
             server._thread = None
+            # The outage itself: who comes back within it is refused.
             time.sleep(0.5)
             server.start()
 

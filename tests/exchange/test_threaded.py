@@ -21,6 +21,7 @@ from ccxtbt.market.handover import Origin
 from ccxtbt.sim.server import API_KEY, SECRET
 from ccxtbt.trading.reports import FillFact, OrderFact
 from simulated import BTC, ETH
+from waiting import wait_until
 from watching import ago, assert_equals_exchange, run, store_of, truth
 
 END_S = 5.0
@@ -29,13 +30,6 @@ END_S = 5.0
 def io_threads():
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith("ccxtbt-") and name != "ccxtbt-sim"]
-
-
-def wait_until(condition, limit_s=20.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.exchange.private import Private
 from ccxtbt.sim.server import API_KEY, SECRET, SimServer
-from listening import Sink, wait_until
+from listening import Sink
 from simulated import BTC
+from waiting import wait_until
 
 SPEED = 20
 QUICK = replace(facts_of("binanceusdm"), ping_s=0.2)
