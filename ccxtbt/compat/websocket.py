@@ -236,6 +236,9 @@ class CCXTWebSocket(Guest):
         TryLaterError
             The exchange does not answer.
         """
+        self._connect()
+
+    def _connect(self) -> None:
         if self.running:
             return
         self._enter()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.compat.websocket import CCXTWebSocket, Key, Message
-from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.compat.websocket import ALIASES, CHANNELS, CCXTWebSocket, Key, Message
+from ccxtbt.errors import CCXTBTError, ConfigError, NotOfferedError
 from ccxtbt.market.subscriptions import tell
 
 logger = logging.getLogger(__name__)
@@ -60,21 +60,28 @@ class CCXTWebSocketManager(CCXTWebSocket):
         return self.store.exchange_id
 
     def start(self) -> None:
-        """Reach the exchange, and subscribe to what was asked for before.
+        """Reach the exchange, and subscribe to what was asked for before; waits for it, where an event loop runs too.
 
         Raises
         ------
         ConfigError, TryLaterError
-            As `connect`.
+            As `connect`; or what the first subscription that cannot be was refused for, once it runs with all others.
         """
-        self.connect()
+        self._connect()
         early, self._early = self._early, {}
+        refusals: list[CCXTBTError] = []
         for key, callback in early.items():
-            self._ask(*key, callback)
+            try:
+                self._ask(*key, callback)
+            except CCXTBTError as error:
+                logger.error("There will be no %s: %s", _in_one_word(key), error)  # noqa: TRY400  # raised below
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     def stop(self) -> None:
         """End all subscriptions, and the connection where nobody else needs it."""
-        self.disconnect()
+        self._exit()
 
     def subscribe_ticker(self, symbol: str, callback: Callable[[Any], None]) -> None:
         """Call back with each of ccxt's tickers."""
@@ -108,7 +115,7 @@ class CCXTWebSocketManager(CCXTWebSocket):
         """Call back with structures that have a ``markPrice``; asked for as funding rates where there is no stream."""
         self._ask("mark_price", symbol, "", callback)
 
-    def unsubscribe(self, symbol: str | None, channel: Any = None, timeframe: str | None = None) -> None:
+    def unsubscribe(self, symbol: str | None, channel: Any = None, timeframe: str | None = None) -> Any:
         """Call back no longer.
 
         Parameters
@@ -118,12 +125,12 @@ class CCXTWebSocketManager(CCXTWebSocket):
             as `CCXTWebSocket.unsubscribe` takes it, with a `channel`.
         """
         if channel is not None or symbol is None:
-            super().unsubscribe(symbol, channel, timeframe)
-            return
+            return super().unsubscribe(symbol, channel, timeframe)
         for key in [key for key in {**self._callbacks, **self._early} if _in_one_word(key) == _same_word(symbol)]:
             self._early.pop(key, None)
             if self._callbacks.pop(key, None) is not None and self.running:
                 self.connection.post(self._leave, key, name=f"end of {symbol}")
+        return None
 
     def _ask(self, channel: str, symbol: str | None, timeframe: str, callback: Callable[[Any], None]) -> None:
         if not self.running:
@@ -140,7 +147,7 @@ class CCXTWebSocketManager(CCXTWebSocket):
 
     async def _arrive_at(self, key: Key) -> None:
         channel, symbol, _ = key
-        if not self.connection.rest.has.get(_ABILITIES.get(channel, "")) and channel in POLLED:
+        if channel in POLLED and not self.connection.rest.has.get(CHANNELS[channel]):
             if key not in self._polls:
                 task = asyncio.get_running_loop().create_task(self._poll(key), name=f"{channel} of {symbol}")
                 self._polls[key] = task
@@ -185,10 +192,6 @@ class CCXTWebSocketManager(CCXTWebSocket):
             super()._put(message)
 
 
-# Channel -> ccxt's word for the stream of it.
-_ABILITIES = {"funding_rate": "watchFundingRate", "mark_price": "watchMarkPrice"}
-
-
 def _as_ccxt(message: Message) -> Any:
     if message.channel == "ohlcv":
         return [list(message.data[:6])]
@@ -213,10 +216,9 @@ def _in_one_word(key: Key) -> str:
 
 def _same_word(text: str) -> str:
     channel, _, rest = text.partition(":")
-    known = {"mytrades": "my_trades"}.get(channel, channel)
     if not rest:
         raise ConfigError(f"unsubscribe({text!r}) names no subscription: say it as 'ticker:BTC/USDT'.")
-    return f"{known}:{rest}"
+    return f"{ALIASES.get(channel, channel)}:{rest}"
 
 
 CCXTStore.WebSocketManagerCls = CCXTWebSocketManager

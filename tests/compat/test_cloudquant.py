@@ -1,5 +1,6 @@
 """Classes by the names of cloudQuant's modules, through ccxt's real class against a simulated exchange."""
 
+import asyncio
 import math
 
 import backtrader as bt
@@ -18,7 +19,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.funding import mark_of
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
-from waiting import wait_until
+from waiting import come_true, wait_until
 from watching import ago, store_of
 
 HOUR_MS = 3_600_000
@@ -76,6 +77,37 @@ def test_streams_call_back_in_ccxts_structures(server):
     assert (len(heard["book"][-1]["bids"]), len(heard["book"][-1]["asks"])) == (3, 3)
     (mine,) = heard["mine"][0]
     assert (mine["order"], mine["symbol"]) == (made["id"], "BTC/USDT")
+
+
+def test_one_subscription_that_is_refused_takes_no_other_with_it(server):
+    manager, heard = CCXTWebSocketManager("binance", **options(server)), []
+    manager.subscribe_ticker("BTC/EUR", print)
+    manager.subscribe_trades("BTC/USDT", heard.append)
+    try:
+        with pytest.raises(ConfigError, match="'BTC/EUR' is not a market"):
+            manager.start()
+        wait_until(lambda: heard)
+        # It was told of once.
+        manager.start()
+    finally:
+        manager.stop()
+
+
+def test_it_starts_and_ends_in_a_loop_of_the_callers_too(server):
+    manager, heard = CCXTWebSocketManager("binance", **options(server)), []
+    manager.subscribe_ohlcv("BTC/USDT", "1m", heard.append)
+
+    async def main():
+        manager.start()
+        try:
+            await come_true(lambda: heard)
+            await manager.unsubscribe("BTC/USDT", "kline", "1m")
+            assert not manager._ears
+        finally:
+            manager.stop()
+
+    asyncio.run(main())
+    assert not manager.running
 
 
 def test_a_callback_that_fails_is_called_again(server, caplog):
