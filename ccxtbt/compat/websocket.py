@@ -357,12 +357,11 @@ class CCXTWebSocket(Guest):
         """Return what to subscribe to, once it is known that the exchange has it."""
         if not self.running:
             raise ConfigError(f"There is no connection to {self.store.exchange_id}: call connect() first.")
-        has = self.connection.rest.has
         if channels is None:
-            channels = self.channels or [name for name in USUAL if has.get(CHANNELS[name])]
+            channels = self.channels or [name for name in USUAL if self._offers(name)]
         keys: list[Key] = []
         for channel in _channels(channels):
-            if not has.get(CHANNELS[channel]):
+            if not self._offers(channel):
                 raise NotOfferedError(f"{self.store.exchange_id} streams no {channel} through ccxt.")
             if channel in PRIVATE and not self.connection.keyed:
                 raise ConfigError(f"{channel} are an account's: give its apiKey and secret in config.")
@@ -370,6 +369,9 @@ class CCXTWebSocket(Guest):
                 symbol = self.store.checked_symbol(symbol)
             keys.append((channel, symbol, self._word(timeframe) if channel == "ohlcv" else ""))
         return keys
+
+    def _offers(self, channel: str) -> bool:
+        return bool(self.connection.rest.has.get(CHANNELS[channel]))
 
     def _word(self, timeframe: str | None) -> str:
         return self.store.get_granularity(*timeframes.to_backtrader(timeframe or self.timeframe))

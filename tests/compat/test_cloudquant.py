@@ -138,12 +138,29 @@ def test_funding_is_told_where_the_exchange_streams_it_and_where_not(server):
         wait_until(lambda: len(heard["rate"]) >= 2 and len(heard["mark"]) >= 2)
         manager.unsubscribe(f"funding_rate:{PERP}")
         wait_until(lambda: not manager._polls)
+        manager.subscribe_funding_rate(PERP, heard["rate"].append)
+        wait_until(lambda: manager._polls)
+        manager.unsubscribe(PERP, "funding_rate")
+        assert not manager._polls
+        assert {channel for channel, *_ in manager._ears} == {"mark_price"}
     finally:
         manager.stop()
     rate, mark = heard["rate"][0], heard["mark"][0]
     now = mark_of(server.contracts.markets["BTCUSDT"], server.clock.now_ms())
     assert (rate["symbol"], rate["fundingTimestamp"]) == (PERP, now.next_ms)
     assert mark["markPrice"] == pytest.approx(float(now.mark), rel=0.02)
+
+
+def test_a_funding_rate_that_cannot_be_had_now_is_asked_for_again(server, caplog):
+    manager, heard = CCXTWebSocketManager("binanceusdm", retries=0, **options(server)), []
+    manager.start()
+    try:
+        server.faults.server_error(503, path="/fapi/v1/premiumIndex", times=2)
+        manager.subscribe_funding_rate(PERP, heard.append)
+        wait_until(lambda: heard)
+    finally:
+        manager.stop()
+    assert caplog.text.count(f"The funding_rate of {PERP} cannot be had now") == 2
 
 
 def test_one_manager_for_each_store(server):
