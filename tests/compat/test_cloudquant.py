@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from decimal import Decimal
 
 import backtrader as bt
 import pytest
@@ -18,6 +19,7 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.funding import mark_of
 from ccxtbt.sim.server import API_KEY, SECRET
+from ccxtbt.trading.reports import OrderFact
 from simulated import BTC, ETH
 from waiting import come_true, wait_until
 from watching import ago, store_of
@@ -196,6 +198,37 @@ def test_bars_of_several_markets_in_one_queue(server):
         market = server.exchange.markets[symbol.replace("/", "")]
         own = market.klines("1s", rows[0][0], rows[-1][0], 1_000, now_ms=server.clock.now_ms())
         assert rows == [[row[0], *map(float, row[1:6])] for row in own]
+
+
+def test_a_start_that_is_refused_is_no_start(server):
+    manager = ThreadedDataManager(store_of(server))
+    manager.add_symbol("BTC/USDT", "1s")
+    manager.add_symbol("BTC/EUR", "1s")
+    try:
+        with pytest.raises(ConfigError, match="'BTC/EUR' is not a market"):
+            manager.start()
+        assert not manager.is_running()
+        assert not manager.store.is_connected()
+        manager.remove_symbol("BTC/EUR")
+        manager.start()
+        assert manager.get_update(timeout=LIMIT_S).symbol == "BTC/USDT"
+    finally:
+        manager.stop()
+
+
+def test_an_older_word_that_comes_late_changes_nothing(server):
+    manager = ThreadedOrderManager(store_of(server))
+    manager.add_order("7", "BTC/USDT")
+    manager.add_order("8", "BTC/USDT")
+
+    def told(order_id, status, filled):
+        manager._broker.order_queue.put(OrderFact(None, order_id, status=status, filled=Decimal(filled)))
+        return [(update.order_id, update.status, update.filled) for update in manager.get_updates()]
+
+    assert told("8", "open", 2) == [("8", "open", 2.0)]
+    assert told("8", "open", 1) == []
+    manager._broker.order_queue.put(OrderFact(None, "7", status="canceled", filled=Decimal(1)))
+    assert told("7", "open", 1) == [("7", "canceled", 1.0)]
 
 
 def test_orders_are_followed_by_their_ids_until_they_end(server):
