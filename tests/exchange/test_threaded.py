@@ -241,6 +241,22 @@ def test_a_broker_without_streams_looks_orders_up(server, opened):
     assert not server.connections
 
 
+def test_a_balance_that_cannot_be_had_now_is_asked_for_again(server, opened, monkeypatch, caplog):
+    monkeypatch.setattr("ccxtbt.compat.threadedbroker.BALANCE_S", 0.05)
+    store = opened(store_of(server, retries=0))
+    store.start()
+    store.connection.rest.has["watchBalance"] = False
+    broker = opened(ThreadedBroker(store))
+    broker.start_balance_thread()
+    broker.start_balance_thread()
+    assert broker.balance_queue.get(timeout=10)["total"]["BTC"] == 1
+    failed = server.faults.server_error(503, path="/api/v3/account", times=2)
+    wait_until(lambda: failed.seen >= 2)
+    store.create_order("BTC/USDT", "market", "buy", 0.01)
+    assert broker.balance_queue.get(timeout=10)["total"]["BTC"] > 1
+    assert "The balance could not be asked for" in caplog.text
+
+
 def test_a_broker_needs_keys_that_the_exchange_takes(server, opened):
     with pytest.raises(ConfigError, match="apiKey and secret"):
         opened(ThreadedBroker("binance", endpoint=server.url, clock=Clock(rate=10))).start_order_thread()
