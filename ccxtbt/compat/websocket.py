@@ -392,7 +392,8 @@ class CCXTWebSocket(Guest):
 
     # On the I/O thread
 
-    async def _listen(self, keys: list[Key]) -> None:
+    async def _listen(self, keys: list[Key], limit_s: float | None = CONFIRM_S) -> None:
+        """Subscribe, and wait until the exchange has taken it; what is not taken in time, or refused, is let go."""
         fresh = [key for key in keys if key not in self._ears or self._ears[key].refusal is not None]
         if self._private is None and any(channel in PRIVATE for channel, _, _ in fresh):
             await self._log_in()
@@ -400,7 +401,7 @@ class CCXTWebSocket(Guest):
             for key in fresh:
                 self._ears[key] = _Ear(key, self._put)
                 self._attach(key)
-            async with asyncio.timeout(CONFIRM_S):
+            async with asyncio.timeout(limit_s):
                 for ear in [self._ears[key] for key in keys]:
                     await ear.taken()
         except BaseException:
@@ -444,7 +445,11 @@ class CCXTWebSocket(Guest):
     async def _part(self, keys: Iterable[Key]) -> None:
         for key in keys:
             ear = self._ears.pop(key, None)
-            if ear is not None and ear.channel not in PRIVATE:
+            if ear is None:
+                continue
+            # Who still waits for it need not.
+            ear.settled.set()
+            if ear.channel not in PRIVATE:
                 self.store.streams.unsubscribe(ear)
                 await self.store.watches.unsubscribe(ear)
         left = PRIVATE.keys() & {ear.channel for ear in self._ears.values()}

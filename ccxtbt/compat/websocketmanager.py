@@ -138,7 +138,8 @@ class CCXTWebSocketManager(CCXTWebSocket):
             return
         (key,) = self._keys(symbol, channel, timeframe or None)
         self._callbacks[key] = callback
-        self.connection.post(self._listen, [key], name=f"{channel} of {symbol}")
+        # Nobody waits for it here, so that it may take as long as the exchange needs.
+        self.connection.post(self._listen, [key], None, name=f"{channel} of {symbol}")
 
     def _offers(self, channel: str) -> bool:
         return super()._offers(channel) or bool(self.connection.rest.has.get(POLLED.get(channel, "")))

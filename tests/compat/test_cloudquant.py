@@ -95,6 +95,34 @@ def test_one_subscription_that_is_refused_takes_no_other_with_it(server):
         manager.stop()
 
 
+def test_a_subscription_that_takes_long_is_kept(server, monkeypatch):
+    # Sooner than ccxt connects again: here nobody waits, and nothing may be given up.
+    monkeypatch.setattr("ccxtbt.compat.websocket.CONFIRM_S", 0.05)
+    manager, heard = CCXTWebSocketManager("binance", **options(server)), []
+    manager.start()
+    try:
+        refused = server.faults.refuse_connect(times=2)
+        manager.subscribe_trades("BTC/USDT", heard.append)
+        wait_until(lambda: heard)
+        assert refused.seen >= 2
+        # Who gives it up before it is there waits no longer either.
+        server.faults.refuse_connect(times=0)
+        server.abort_connections()
+        manager.subscribe_ticker("BTC/USDT", print)
+        wait_until(lambda: len(manager._ears) == 2)
+        manager.unsubscribe("ticker:BTC/USDT")
+        wait_until(lambda: len(manager._ears) == 1 and not tasks(manager, "ticker of BTC/USDT"))
+    finally:
+        manager.stop()
+
+
+def tasks(manager, name):
+    async def running():
+        return [task for task in asyncio.all_tasks() if task.get_name() == name]
+
+    return manager.connection.call(running)
+
+
 def test_it_starts_and_ends_in_a_loop_of_the_callers_too(server):
     manager, heard = CCXTWebSocketManager("binance", **options(server)), []
     manager.subscribe_ohlcv("BTC/USDT", "1m", heard.append)
