@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.exchange.facts import Facts
+from ccxtbt.exchange.private import Private
 from ccxtbt.market.handover import Bar
+from ccxtbt.sim.server import API_KEY, SECRET, SimServer
+from waiting import wait_until
 
 
 class Ear:
@@ -62,6 +69,38 @@ class Sink:
     def down(self, reason: str) -> None:
         self.events.append("down")
         self.reasons.append(reason)
+
+
+@contextmanager
+def following(exchange: str, facts: Facts) -> Iterator[Callable[..., tuple[Connection, Sink]]]:
+    """Give what begins to follow an account at a simulated exchange; all ends with the block."""
+    opened: list[Connection] = []
+
+    def begin(server: SimServer, **options: object) -> tuple[Connection, Sink]:
+        config = {"apiKey": API_KEY, "secret": SECRET, "options": options}
+        account = Account(exchange, config=config, endpoint=server.url)
+        connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=facts), Sink()
+        opened.append(connection)
+        connection.start()
+        Private(connection, sink).follow()
+        return connection, sink
+
+    try:
+        yield begin
+    finally:
+        for connection in opened:
+            connection.stop()
+
+
+def assert_heard(connection: Connection, sink: Sink, symbol: str = "BTC/USDT") -> None:
+    """An order of now is told by the streams, and so is the balance that it changes."""
+    orders, balances = len(sink.orders), len(sink.balances)
+
+    async def buy() -> None:
+        await connection.rest.create_order(symbol, "market", "buy", 0.001)
+
+    connection.call(buy)
+    wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
 
 
 def all_live(ears: dict[Any, Ear]) -> Callable[[], bool]:

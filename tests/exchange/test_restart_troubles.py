@@ -12,7 +12,7 @@ from ccxtbt.errors import TryLaterError
 from ccxtbt.sim.server import API_KEY
 from planned import SECONDS, ended
 from simulated import BTC
-from watching import ago, run, store_of
+from watching import ago, live, run, store_of
 
 HOUR_MS = 3_600_000
 MINUTES = {"timeframe": bt.TimeFrame.Minutes, "compression": 1}
@@ -30,10 +30,6 @@ def play(server, journal, until, act=None, *, frame=SECONDS, **options):
     # A run that is killed waits for nothing at its end.
     broker = store.getbroker(check_interval=0.5, stop_timeout=0.01)
     return run(store, feed, broker=broker, act=act, until=until), broker
-
-
-def live(watcher):
-    return watcher.states[watcher.data][-1:] == ["LIVE"]
 
 
 def orders_of(server):

@@ -49,14 +49,6 @@ def server(simulator) -> SimServer:
     return simulator(history_ms=2 * HOUR_MS)
 
 
-@pytest.fixture
-def binance(server) -> ccxt.binance:
-    exchange = point(ccxt.binance({"enableRateLimit": False}), server)
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    exchange.load_markets()
-    return exchange
-
-
 def get(server: SimServer, path: str, **params: Any) -> requests.Response:
     return requests.get(server.url + path, params=params, timeout=5)
 

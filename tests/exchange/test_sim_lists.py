@@ -32,14 +32,6 @@ def server(simulator) -> SimServer:
     return simulator(history_ms=3_600_000)
 
 
-@pytest.fixture
-def binance(server) -> ccxt.binance:
-    exchange = point(ccxt.binance({"enableRateLimit": False}), server)
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    exchange.load_markets()
-    return exchange
-
-
 def statuses(binance: ccxt.binance, made: dict[str, Any]) -> list[str]:
     return [binance.fetch_order(str(order["orderId"]), "BTC/USDT")["info"]["status"] for order in made["orders"]]
 
