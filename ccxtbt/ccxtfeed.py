@@ -8,7 +8,7 @@ import datetime as dt
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, get_args
 
@@ -773,31 +773,32 @@ class _FundedSink(_Sink):
         self._unknown = (math.nan,) * len(feed._volumes)
 
     async def run(self, flow: Flow) -> None:
-        try:
-            await self._funding.begin(self.feed._span_ms()[0])
-        except asyncio.CancelledError:
-            self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
-            self.failed(error)
-            return
-        await flow.run()
+        if await self._succeeds(self._funding.begin(self.feed._span_ms()[0])):
+            await flow.run()
 
     def history(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
         self._last_ms = int(ts_ms[-1]) if len(ts_ms) else None
         self.feed.store.connection.spawn(self._finish, ts_ms, ohlcv, origin, name=f"funding of {self.feed.p.dataname}")
 
     async def _finish(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        await self._succeeds(self._complete(ts_ms, ohlcv, origin))
+
+    async def _complete(self, ts_ms: Any, ohlcv: Any, origin: Any) -> None:
+        rows = np.vstack([ohlcv, await self._funding.columns(ts_ms)])
+        if not self.promise.done():
+            self.promise.set_result((ts_ms, rows, origin))
+
+    async def _succeeds(self, work: Awaitable[None]) -> bool:
+        """Do what the history waits for; whether it could be done. If not, the feed hears why."""
         try:
-            rows = np.vstack([ohlcv, await self._funding.columns(ts_ms)])
+            await work
         except asyncio.CancelledError:
             self.failed(TryLaterError(f"The store stopped while {self.feed.p.dataname} was loading: start it again."))
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the feed that waits for it must hear it
             self.failed(error)
-            return
-        if not self.promise.done():
-            self.promise.set_result((ts_ms, rows, origin))
+            return False
+        return True
 
     def bars(self, bars: list[Bar]) -> None:
         super().bars([self._funded(bar, self._funding.at(bar.ts_ms)) for bar in bars])

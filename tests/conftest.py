@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ccxt
 import pytest
 
 from ccxtbt.sim.server import SimServer
-from simulated import BALANCES, BNB, BTC, ETH
+from simulated import BALANCES, BNB, BTC, ETH, point
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def simulator() -> Iterator[Callable[..., SimServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def binance(server: SimServer) -> ccxt.binance:
+    """ccxt's own class for Binance, pointed at the `server` of a test's file, with the markets of spot loaded."""
+    exchange = point(ccxt.binance({"enableRateLimit": False}), server)
+    exchange.options["fetchMarkets"] = {"types": ["spot"]}
+    exchange.load_markets()
+    return exchange
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,18 @@
-"""What tests of streams share: ears for a subscription and for an account, and patience."""
+"""What tests of streams share: ears for a subscription and for an account."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ccxtbt.exchange.clock import Clock
+from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.exchange.facts import Facts
+from ccxtbt.exchange.private import Private
 from ccxtbt.market.handover import Bar
+from ccxtbt.sim.server import API_KEY, SECRET, SimServer
+from waiting import wait_until
 
 
 class Ear:
@@ -65,13 +71,41 @@ class Sink:
         self.reasons.append(reason)
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> float:
-    """Wait for something to come true; return how long it took."""
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
-    return time.monotonic() - began_s
+@contextmanager
+def following(exchange: str, facts: Facts) -> Iterator[Callable[..., tuple[Connection, Sink]]]:
+    """Give what begins to follow an account at a simulated exchange; all ends with the block."""
+    opened: list[Connection] = []
+
+    def begin(server: SimServer, **options: object) -> tuple[Connection, Sink]:
+        config = {"apiKey": API_KEY, "secret": SECRET, "options": options}
+        account = Account(exchange, config=config, endpoint=server.url)
+        connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=facts), Sink()
+        opened.append(connection)
+        connection.start()
+        Private(connection, sink).follow()
+        return connection, sink
+
+    try:
+        yield begin
+    finally:
+        for connection in opened:
+            connection.stop()
+
+
+def assert_ordered(connection: Connection, symbol: str = "BTC/USDT") -> None:
+    """The exchange takes an order."""
+
+    async def buy() -> dict[str, object]:
+        return dict(await connection.rest.create_order(symbol, "market", "buy", 0.001))
+
+    assert connection.call(buy)["id"]
+
+
+def assert_heard(connection: Connection, sink: Sink, symbol: str = "BTC/USDT") -> None:
+    """An order of now is told by the streams, and so is the balance that it changes."""
+    orders, balances = len(sink.orders), len(sink.balances)
+    assert_ordered(connection, symbol)
+    wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
 
 
 def all_live(ears: dict[Any, Ear]) -> Callable[[], bool]:

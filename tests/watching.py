@@ -70,6 +70,23 @@ class Watcher(bt.Strategy):
             self.env.runstop()
 
 
+class Once:
+    """Orders once, when each data is LIVE."""
+
+    def __init__(self, order: Callable[[Watcher], Any]) -> None:
+        self._order = order
+        self.made: list[Any] = []
+
+    def act(self, watcher: Watcher) -> None:
+        if live(watcher) and not self.made:
+            made = self._order(watcher)
+            self.made += made if isinstance(made, list) else [made]
+
+
+def live(watcher: Watcher) -> bool:
+    return all(states[-1:] == ["LIVE"] for states in watcher.states.values())
+
+
 def prices(data: Any) -> tuple[Any, ...]:
     return data.open, data.high, data.low, data.close, data.volume
 
@@ -107,7 +124,12 @@ def run(
         cerebro.adddata(feed)
     if broker is not None:
         cerebro.setbroker(broker)
-    cerebro.addstrategy(strategy, until=until, **params)
+    return run_out(cerebro, store, strategy, until=until, **params)
+
+
+def run_out(cerebro: bt.Cerebro, store: CCXTStore, strategy: type[Watcher] = Watcher, **params: Any) -> Watcher:
+    """Run a `Watcher` on what a cerebro has, to the end or until it has seen enough, and leave nothing behind."""
+    cerebro.addstrategy(strategy, **{"until": lambda _: False, **params})
     try:
         (watcher,) = cerebro.run()
     finally:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from ccxtbt.compat.threadedbroker import ThreadedBroker
+from ccxtbt.compat.threadedbroker import ThreadedBroker, forget
 from ccxtbt.compat.threadeddatafeed import ThreadedDataFeed
 from ccxtbt.mailbox import Mailbox
 from ccxtbt.market.handover import Bar
-from ccxtbt.trading.reports import OrderFact
+from ccxtbt.trading.reports import OPEN, OrderFact
 
 BUFFER = 10_000
+# What the word on an order says that has not ended.
+_OPEN = (None, OPEN)
 
 
 class DataUpdate(NamedTuple):
@@ -119,11 +121,16 @@ class ThreadedDataManager:
             feed.stop()
 
     def start(self) -> None:
-        """Begin; nothing happens if it has begun. Raises as `add_symbol`."""
-        if not self._running:
-            self._running = True
+        """Begin all, or none; nothing happens if it has begun. Raises as `add_symbol`."""
+        if self._running:
+            return
+        try:
             for feed in self._feeds.values():
                 feed.start_data_thread()
+        except BaseException:
+            self.stop()
+            raise
+        self._running = True
 
     def stop(self) -> None:
         """End it; what was not read can still be read."""
@@ -189,7 +196,7 @@ class ThreadedOrderManager:
         """
         while (fact := self._broker.order_queue.next(0.0)) is not None:
             if isinstance(fact, OrderFact) and fact.order_id is not None:
-                self._last[fact.order_id] = _update(fact)
+                self._take(_update(fact))
         updates = []
         for order_id, (symbol, until_s) in list(self._orders.items()):
             if order_id not in self._last and time.monotonic() >= until_s:
@@ -198,9 +205,17 @@ class ThreadedOrderManager:
             if update is not None and self._differs(update):
                 updates.append(update)
                 self._told[order_id] = update
-                if update.status not in {None, "open"}:
+                if update.status not in _OPEN:
                     self.remove_order(order_id)
         return updates
+
+    def _take(self, update: OrderUpdate) -> None:
+        """Keep the last word on an order; one that is followed too late is still known then."""
+        known = self._last.pop(update.order_id, update)
+        # An older word may follow a newer one: no order opens again or fills less.
+        is_older = update.status in _OPEN and (known.status not in _OPEN or update.filled < known.filled)
+        self._last[update.order_id] = known if is_older else update
+        forget(self._last)
 
     def _differs(self, update: OrderUpdate) -> bool:
         told = self._told.get(update.order_id)

@@ -87,14 +87,14 @@ class Watched:
             if key in self._fills:
                 return False
             self._fills[key] = None
-            _forget(self._fills)
+            forget(self._fills)
         if fill.order_id is not None:
             self._filled[fill.order_id] = self._filled.get(fill.order_id, Decimal(0)) + fill.amount
-            _forget(self._filled)
+            forget(self._filled)
             # An order of which nothing else is known yet is asked for by what its fill tells.
             unknown = OrderFact(fill.client_id, fill.order_id, symbol=fill.symbol)
             self._last.setdefault(fill.order_id, unknown)
-            _forget(self._last)
+            forget(self._last)
         return True
 
     def _take_order(self, fact: OrderFact) -> bool:
@@ -106,11 +106,12 @@ class Watched:
             self.open.pop(fact.order_id, None)
         known = self._last.pop(fact.order_id, None)
         self._last[fact.order_id] = fact
-        _forget(self._last)
+        forget(self._last)
         return known is None or (known.status, known.filled) != (fact.status, fact.filled)
 
 
-def _forget(known: dict[Any, Any]) -> None:
+def forget(known: dict[Any, Any]) -> None:
+    """Let the oldest go where more is known than is remembered."""
     if len(known) > REMEMBERED:
         del known[next(iter(known))]
 

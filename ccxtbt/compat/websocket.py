@@ -236,6 +236,9 @@ class CCXTWebSocket(Guest):
         TryLaterError
             The exchange does not answer.
         """
+        self._connect()
+
+    def _connect(self) -> None:
         if self.running:
             return
         self._enter()
@@ -354,12 +357,11 @@ class CCXTWebSocket(Guest):
         """Return what to subscribe to, once it is known that the exchange has it."""
         if not self.running:
             raise ConfigError(f"There is no connection to {self.store.exchange_id}: call connect() first.")
-        has = self.connection.rest.has
         if channels is None:
-            channels = self.channels or [name for name in USUAL if has.get(CHANNELS[name])]
+            channels = self.channels or [name for name in USUAL if self._offers(name)]
         keys: list[Key] = []
         for channel in _channels(channels):
-            if not has.get(CHANNELS[channel]):
+            if not self._offers(channel):
                 raise NotOfferedError(f"{self.store.exchange_id} streams no {channel} through ccxt.")
             if channel in PRIVATE and not self.connection.keyed:
                 raise ConfigError(f"{channel} are an account's: give its apiKey and secret in config.")
@@ -367,6 +369,9 @@ class CCXTWebSocket(Guest):
                 symbol = self.store.checked_symbol(symbol)
             keys.append((channel, symbol, self._word(timeframe) if channel == "ohlcv" else ""))
         return keys
+
+    def _offers(self, channel: str) -> bool:
+        return bool(self.connection.rest.has.get(CHANNELS[channel]))
 
     def _word(self, timeframe: str | None) -> str:
         return self.store.get_granularity(*timeframes.to_backtrader(timeframe or self.timeframe))
@@ -387,7 +392,8 @@ class CCXTWebSocket(Guest):
 
     # On the I/O thread
 
-    async def _listen(self, keys: list[Key]) -> None:
+    async def _listen(self, keys: list[Key], limit_s: float | None = CONFIRM_S) -> None:
+        """Subscribe, and wait until the exchange has taken it; what is not taken in time, or refused, is let go."""
         fresh = [key for key in keys if key not in self._ears or self._ears[key].refusal is not None]
         if self._private is None and any(channel in PRIVATE for channel, _, _ in fresh):
             await self._log_in()
@@ -395,7 +401,7 @@ class CCXTWebSocket(Guest):
             for key in fresh:
                 self._ears[key] = _Ear(key, self._put)
                 self._attach(key)
-            async with asyncio.timeout(CONFIRM_S):
+            async with asyncio.timeout(limit_s):
                 for ear in [self._ears[key] for key in keys]:
                     await ear.taken()
         except BaseException:
@@ -439,7 +445,11 @@ class CCXTWebSocket(Guest):
     async def _part(self, keys: Iterable[Key]) -> None:
         for key in keys:
             ear = self._ears.pop(key, None)
-            if ear is not None and ear.channel not in PRIVATE:
+            if ear is None:
+                continue
+            # Who still waits for it need not.
+            ear.settled.set()
+            if ear.channel not in PRIVATE:
                 self.store.streams.unsubscribe(ear)
                 await self.store.watches.unsubscribe(ear)
         left = PRIVATE.keys() & {ear.channel for ear in self._ears.values()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ccxtbt.ccxtstore import CCXTStore
-from ccxtbt.compat.websocket import CCXTWebSocket, Key, Message
-from ccxtbt.errors import ConfigError, NotOfferedError
+from ccxtbt.compat.websocket import ALIASES, CCXTWebSocket, Key, Message
+from ccxtbt.errors import CCXTBTError, ConfigError
 from ccxtbt.market.subscriptions import tell
 
 logger = logging.getLogger(__name__)
@@ -60,21 +60,28 @@ class CCXTWebSocketManager(CCXTWebSocket):
         return self.store.exchange_id
 
     def start(self) -> None:
-        """Reach the exchange, and subscribe to what was asked for before.
+        """Reach the exchange, and subscribe to what was asked for before; waits for it, where an event loop runs too.
 
         Raises
         ------
         ConfigError, TryLaterError
-            As `connect`.
+            As `connect`; or what the first subscription that cannot be was refused for, once it runs with all others.
         """
-        self.connect()
+        self._connect()
         early, self._early = self._early, {}
+        refusals: list[CCXTBTError] = []
         for key, callback in early.items():
-            self._ask(*key, callback)
+            try:
+                self._ask(*key, callback)
+            except CCXTBTError as error:
+                logger.error("There will be no %s: %s", _in_one_word(key), error)  # noqa: TRY400  # raised below
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     def stop(self) -> None:
         """End all subscriptions, and the connection where nobody else needs it."""
-        self.disconnect()
+        self._exit()
 
     def subscribe_ticker(self, symbol: str, callback: Callable[[Any], None]) -> None:
         """Call back with each of ccxt's tickers."""
@@ -108,7 +115,7 @@ class CCXTWebSocketManager(CCXTWebSocket):
         """Call back with structures that have a ``markPrice``; asked for as funding rates where there is no stream."""
         self._ask("mark_price", symbol, "", callback)
 
-    def unsubscribe(self, symbol: str | None, channel: Any = None, timeframe: str | None = None) -> None:
+    def unsubscribe(self, symbol: str | None, channel: Any = None, timeframe: str | None = None) -> Any:
         """Call back no longer.
 
         Parameters
@@ -118,56 +125,50 @@ class CCXTWebSocketManager(CCXTWebSocket):
             as `CCXTWebSocket.unsubscribe` takes it, with a `channel`.
         """
         if channel is not None or symbol is None:
-            super().unsubscribe(symbol, channel, timeframe)
-            return
+            return super().unsubscribe(symbol, channel, timeframe)
         for key in [key for key in {**self._callbacks, **self._early} if _in_one_word(key) == _same_word(symbol)]:
             self._early.pop(key, None)
             if self._callbacks.pop(key, None) is not None and self.running:
-                self.connection.post(self._leave, key, name=f"end of {symbol}")
+                self.connection.post(self._part, [key], name=f"end of {symbol}")
+        return None
 
     def _ask(self, channel: str, symbol: str | None, timeframe: str, callback: Callable[[Any], None]) -> None:
         if not self.running:
             self._early[channel, symbol, timeframe] = callback
             return
-        try:
-            (key,) = self._keys(symbol, channel, timeframe or None)
-        except NotOfferedError:
-            if channel not in POLLED or not self.connection.rest.has.get(POLLED[channel]):
-                raise
-            key = channel, self.store.checked_symbol(symbol), ""
+        (key,) = self._keys(symbol, channel, timeframe or None)
         self._callbacks[key] = callback
-        self.connection.post(self._arrive_at, key, name=f"{channel} of {symbol}")
+        # Nobody waits for it here, so that it may take as long as the exchange needs.
+        self.connection.post(self._listen, [key], None, name=f"{channel} of {symbol}")
 
-    async def _arrive_at(self, key: Key) -> None:
+    def _offers(self, channel: str) -> bool:
+        return super()._offers(channel) or bool(self.connection.rest.has.get(POLLED.get(channel, "")))
+
+    def _attach(self, key: Key) -> None:
         channel, symbol, _ = key
-        if not self.connection.rest.has.get(_ABILITIES.get(channel, "")) and channel in POLLED:
-            if key not in self._polls:
-                task = asyncio.get_running_loop().create_task(self._poll(key), name=f"{channel} of {symbol}")
-                self._polls[key] = task
+        if super()._offers(channel):
+            super()._attach(key)
             return
-        await self._listen([key])
+        self._polls[key] = asyncio.get_running_loop().create_task(self._poll(key), name=f"{channel} of {symbol}")
+        self._ears[key].up()
 
-    async def _leave(self, key: Key) -> None:
-        poll = self._polls.pop(key, None)
-        if poll is not None:
+    async def _part(self, keys: Iterable[Key]) -> None:
+        keys = list(keys)
+        polls = [self._polls.pop(key) for key in keys if key in self._polls]
+        for poll in polls:
             poll.cancel()
-            await asyncio.gather(poll, return_exceptions=True)
-        await self._part([key])
+        await asyncio.gather(*polls, return_exceptions=True)
+        await super()._part(keys)
 
     async def _poll(self, key: Key) -> None:
-        channel, symbol, _ = key
+        ear = self._ears[key]
         ask = self.connection.retrying(self.connection.rest.fetch_funding_rate)
         while True:
             try:
-                self._put(Message(channel, symbol, await ask(symbol)))
+                ear.data(await ask(ear.symbol))
             except Exception as error:  # noqa: BLE001  # of any kind; the next one may do
-                logger.warning("The %s of %s cannot be had now: %s", channel, symbol, error)
+                logger.warning("The %s of %s cannot be had now: %s", ear.channel, ear.symbol, error)
             await asyncio.sleep(POLL_S / self.connection.clock.rate)
-
-    async def _end(self) -> None:
-        for key in list(self._polls):
-            await self._leave(key)
-        await super()._end()
 
     def _over(self) -> None:
         self._polls.clear()
@@ -183,10 +184,6 @@ class CCXTWebSocketManager(CCXTWebSocket):
             logger.info("%s of %s: %s", message.data["channel"], message.symbol, message.data)
         else:
             super()._put(message)
-
-
-# Channel -> ccxt's word for the stream of it.
-_ABILITIES = {"funding_rate": "watchFundingRate", "mark_price": "watchMarkPrice"}
 
 
 def _as_ccxt(message: Message) -> Any:
@@ -213,10 +210,9 @@ def _in_one_word(key: Key) -> str:
 
 def _same_word(text: str) -> str:
     channel, _, rest = text.partition(":")
-    known = {"mytrades": "my_trades"}.get(channel, channel)
     if not rest:
         raise ConfigError(f"unsubscribe({text!r}) names no subscription: say it as 'ticker:BTC/USDT'.")
-    return f"{known}:{rest}"
+    return f"{ALIASES.get(channel, channel)}:{rest}"
 
 
 CCXTStore.WebSocketManagerCls = CCXTWebSocketManager

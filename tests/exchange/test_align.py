@@ -1,6 +1,5 @@
 """Bars of many markets that close together come in one `next()`, and no market that is silent holds the others up."""
 
-import time
 from dataclasses import replace
 
 import backtrader as bt
@@ -8,6 +7,7 @@ import pytest
 
 from ccxtbt.errors import ConfigError
 from simulated import BNB, BTC, ETH
+from waiting import wait_until
 from watching import ago, assert_equals_exchange, run, stamp_ms, store_of
 
 HOUR_MS = 3_600_000
@@ -85,7 +85,7 @@ def test_cerebro_does_not_sleep_over_bars_that_have_come(simulator):
         if feed.origins.get("ws", 0) >= 5 and not waiting:
             # What comes while this pass takes its time comes in one go.
             waiting.append(0)
-            time.sleep(0.5)
+            wait_until(lambda: store.inbox._queue.qsize() >= 5)
         elif waiting and feed.pending:
             waiting.append(feed.pending)
             slept.append(store._may_sleep())

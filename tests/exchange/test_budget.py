@@ -44,13 +44,6 @@ def opened():
         store.stop()
 
 
-def wait_until(condition, limit_s=10.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "what was waited for did not come"
-        time.sleep(0.005)
-
-
 def refused(server):
     return [record for record in server.requests if record.status in {429, 418}]
 
@@ -269,6 +262,7 @@ def full_load(server, stores, minutes):
     used, window_s = already, 1 / server.speed
     seen = len(server.requests)
     while (now_ms := server.clock.now_ms()) < end_ms:
+        # How often it is counted, and no more: what ends it is the exchange's clock.
         time.sleep(window_s)
         fresh = list(server.requests)
         used += sum(record.weight for record in fresh[seen:] if record.status == 200 and record.at_ms < end_ms)

@@ -23,7 +23,8 @@ from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.exchange.facts import Facts
 from ccxtbt.market.streams import BACKOFF_MAX_S, BACKOFF_S, GATHER_S, LOOK_S, MISSED_PINGS, STEADY_S, Streams
 from ccxtbt.sim.spec import Spec
-from listening import Ear, all_live, wait_until
+from listening import Ear, all_live
+from waiting import wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class Chaos:
         wait_until(all_live(self.ears), LIMIT_S)
         assert self.exchange.connects == self.shards
         for number, break_it in enumerate(breaks, 1):
+            # The quiet before the next break is part of what is tried.
             time.sleep(steady_s)
             self.breaks = number
             self.in_a_row = 1 if steady_s > STEADY_S else number

@@ -1,12 +1,11 @@
 """What must not happen to the bars of a feed when the exchange, or the script, does something unusual."""
 
-import time
-
 import backtrader as bt
 import pytest
 
 from ccxtbt.errors import TryLaterError
 from simulated import BTC
+from waiting import wait_until
 from watching import Watcher, ago, assert_equals_exchange, run, store_of
 
 HOUR_MS = 3_600_000
@@ -60,9 +59,7 @@ def test_a_second_run_hears_nothing_of_the_first(simulator):
     def left_something(watcher):
         if feed.origins.get("ws", 0) < 3:
             return False
-        deadline_s = time.monotonic() + 10
-        while store.inbox._queue.empty() and time.monotonic() < deadline_s:
-            time.sleep(0.01)
+        wait_until(lambda: not store.inbox._queue.empty(), 10)
         return True
 
     cerebro.addstrategy(Watcher, until=left_something)

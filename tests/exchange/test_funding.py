@@ -6,7 +6,7 @@ import backtrader as bt
 import pytest
 
 from ccxtbt import CCXTFeedWithFunding
-from ccxtbt.errors import NotOfferedError
+from ccxtbt.errors import CCXTBTError, NotOfferedError
 from ccxtbt.sim.funding import FUNDING_MS, next_funding_ms, rate_at
 from ccxtbt.sim.server import START_MS
 from simulated import BTC
@@ -54,6 +54,16 @@ def test_history_has_what_was_known_at_each_close(simulator):
         assert math.isnan(predicted)
         assert trades >= 0
     assert len({rate for _, _, rate, *_ in seen.bars}) == 6
+
+
+@pytest.mark.parametrize("path", ["/fapi/v1/premiumIndex", "/fapi/v1/fundingRate", "/fapi/v1/markPriceKlines"])
+def test_where_funding_cannot_be_had_the_run_says_so(simulator, path):
+    server = simulator(contracts=[BTC], margin={"USDT": 10_000}, history_ms=DAY_MS)
+    store = store_of(server)
+    server.faults.answer(400, b'{"code":-1121,"msg":"Invalid symbol."}', taken=False, path=path, times=0)
+    feed = CCXTFeedWithFunding(store=store, dataname=PERP, fromdate=ago(server, hours=9), historical=True, **MINUTES)
+    with pytest.raises(CCXTBTError, match="Invalid symbol"):
+        run(store, feed, until=lambda w: False)
 
 
 @pytest.mark.parametrize(("watched", "breaks"), [(True, False), (True, True), (False, False)])

@@ -19,6 +19,7 @@ import ccxtbt
 from ccxtbt.errors import ConfigError
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
+from waiting import wait_until
 from watching import Watcher, ago, run, store_of
 
 HOUR_MS = 3_600_000
@@ -80,13 +81,6 @@ def at_exchange(server):
     return {order.client_id for order in server.exchange.all_orders(server.account(API_KEY), "BTCUSDT", limit=1_000)}
 
 
-def wait_for(condition):
-    end_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
-
-
 def killed(server, folder, dies, when=None):
     """Run the buyer until it kills itself, or until `when()`; return its journal."""
     script, journal = folder / "buyer.py", folder / "journal.sqlite"
@@ -97,7 +91,7 @@ def killed(server, folder, dies, when=None):
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             if when is not None:
-                wait_for(lambda: when() or process.poll() is not None)
+                wait_until(lambda: when() or process.poll() is not None, LIMIT_S)
                 process.kill()
             _, errors = process.communicate(timeout=LIMIT_S)
         finally:

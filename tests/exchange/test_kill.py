@@ -128,14 +128,14 @@ class Lives:
             assert took_s < PROTECTED_S, f"{exposed} have no exit {took_s:.1f} s after the start"
             if not exposed:
                 self.waited.append(took_s)
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks at an exchange in another process
 
     def until_sent(self):
         """Return when an order has arrived whose answer is held back."""
         self.exchange.order("fault", name="delay_answer", seconds=200, path="/api/v3/order", method="POST", times=0)
         known, end_s = len(self.books()["orders"]), time.monotonic() + LIVE_S / 3
         while len(self.books()["orders"]) == known and time.monotonic() < end_s:
-            time.sleep(0.005)
+            time.sleep(0.005)  # as above; where none comes the life ends all the same
         self.exchange.order("clear")
 
     def settle(self):

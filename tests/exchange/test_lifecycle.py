@@ -22,6 +22,7 @@ from ccxtbt.sim.account import Account
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH
 from spawned import interrupted
+from waiting import wait_until
 from watching import Watcher, ago, assert_equals_exchange, run, store_of
 
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -35,13 +36,6 @@ def io_threads():
 
 def sockets():
     return {(c.laddr, c.raddr) for c in psutil.Process().net_connections() if c.status != "CLOSE_WAIT"}
-
-
-def wait_until(condition, limit_s=20.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 def cerebro_of(*feeds, until=lambda w: False, broker=None, **params):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.market.streams import Streams
 from ccxtbt.market.watches import Watches
 from ccxtbt.sim.server import SimServer
+from waiting import wait_until
 
 QUICK = replace(facts_of("binance"), ping_s=0.4, connects_per_s=50.0)
 
@@ -53,13 +53,6 @@ class Faulty(Ear):
     def hear(self, what: str) -> None:
         super().hear(what)
         raise KeyError(what)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import ccxt.pro
@@ -19,6 +18,7 @@ from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.market.frames import Trade
 from ccxtbt.market.handover import Bar, Origin
 from ccxtbt.market.streams import Streams
+from waiting import wait_until
 
 SYMBOL = "BTC/USDT"
 START_S = 1_704_067_200
@@ -160,16 +160,9 @@ def ears(url: str) -> Iterator[Callable[[], tuple[Ear, Ear]]]:
     connection.stop()
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
-
-
 def test_binary_frames_become_bars_and_trades(ears):
     bars, trades_ear = ears()
-    wait_until(lambda: bool(bars.bars) and bars.bars[-1] == bar(FRAMES - 1) and len(trades_ear.heard) >= 3 * FRAMES)
+    wait_until(lambda: bool(bars.bars) and bars.bars[-1] == bar(FRAMES - 1) and len(trades_ear.heard) >= 3 * FRAMES, 10)
     # Between two looks at it ccxt keeps the last state of a bar alone.
     sent = [bar(number) for number in range(FRAMES)]
     assert [sent.index(each) for each in bars.bars] == sorted({sent.index(each) for each in bars.bars})

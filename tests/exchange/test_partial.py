@@ -9,7 +9,7 @@ import pytest
 from ccxtbt.bulkfeed import BulkFeed
 from ccxtbt.errors import ConfigError
 from simulated import BTC, ETH
-from watching import Watcher, ago, prices, run, stamp_ms, store_of, truth
+from watching import Watcher, ago, prices, run, run_out, stamp_ms, store_of, truth
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -38,17 +38,11 @@ class Record(Watcher):
         self.look()
 
 
-def recorded(store, *feeds, **kwargs):
-    cerebro = bt.Cerebro(stdstats=False, **kwargs.pop("settings", {}))
+def recorded(store, *feeds, settings=None, **params):
+    cerebro = bt.Cerebro(stdstats=False, **(settings or {}))
     for feed in feeds:
         cerebro.adddata(feed)
-    cerebro.addstrategy(Record, **kwargs)
-    try:
-        (watcher,) = cerebro.run()
-    finally:
-        store.stop()
-    assert not watcher.timed_out
-    return watcher
+    return run_out(cerebro, store, Record, **params)
 
 
 def replayed(rows):

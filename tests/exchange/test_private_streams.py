@@ -13,48 +13,19 @@ from ccxtbt.exchange.connection import Account, Connection
 from ccxtbt.exchange.exchanges import facts_of
 from ccxtbt.exchange.private import Private
 from ccxtbt.sim.server import API_KEY, SECRET, SimServer
-from listening import Sink, wait_until
+from listening import Sink, assert_heard, assert_ordered, following
+from waiting import wait_until
 
 SPEED = 20
 # Sockets whose death is noticed soon.
 QUICK = replace(facts_of("binance"), ping_s=0.4)
 SUBSCRIBE = {"method": "WS", "path": "userDataStream.subscribe.signature"}
-ORDER = ("BTC/USDT", "market", "buy", 0.001)
 
 
 @pytest.fixture
 def follow() -> Iterator[Callable[[SimServer], tuple[Connection, Sink]]]:
-    opened: list[Connection] = []
-
-    def begin(server: SimServer) -> tuple[Connection, Sink]:
-        config = {"apiKey": API_KEY, "secret": SECRET}
-        account = Account("binance", config=config, endpoint=server.url)
-        connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=QUICK), Sink()
-        opened.append(connection)
-        connection.start()
-        Private(connection, sink).follow()
-        return connection, sink
-
-    yield begin
-    for connection in opened:
-        connection.stop()
-
-
-def assert_ordered(connection: Connection) -> None:
-    """The exchange takes an order."""
-
-    async def buy() -> dict[str, object]:
-        return dict(await connection.rest.create_order(*ORDER))
-
-    assert connection.call(buy)["id"]
-
-
-def assert_heard(connection: Connection, sink: Sink) -> None:
-    """An order of now is told by the streams, and so is the balance that it changes."""
-    orders, balances = len(sink.orders), len(sink.balances)
-
-    assert_ordered(connection)
-    wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
+    with following("binance", QUICK) as begin:
+        yield begin
 
 
 def test_a_quiet_account_is_left_alone(simulator, follow):

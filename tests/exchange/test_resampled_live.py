@@ -8,7 +8,7 @@ import pytest
 
 from ccxtbt.errors import ConfigError
 from simulated import BTC, ETH
-from watching import Watcher, ago, prices, run, stamp_ms, store_of
+from watching import Watcher, ago, prices, run, run_out, stamp_ms, store_of
 
 HOUR_MS = 3_600_000
 SECONDS = {"timeframe": bt.TimeFrame.Seconds, "compression": 1}
@@ -131,13 +131,7 @@ def replayed_beside_another(cerebro, fine, other):
 def recorded(store, build, feeds, **params):
     cerebro = bt.Cerebro(stdstats=False)
     build(cerebro, *feeds)
-    cerebro.addstrategy(Record, **{"until": lambda w: False, **params})
-    try:
-        (watcher,) = cerebro.run()
-    finally:
-        store.stop()
-    assert not watcher.timed_out
-    return watcher.rows
+    return run_out(cerebro, store, Record, **params).rows
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from ccxtbt.errors import ConfigError
 from planned import SECONDS, ended, statuses
 from simulated import BTC, ETH, point
-from watching import ago, run, store_of
+from watching import Once, ago, live, run, store_of
 
 HOUR_MS = 3_600_000
 OPENING = {"USDT": 100_000, "BTC": 0, "ETH": 0}
@@ -38,23 +38,6 @@ def play(server, tmp_path):
         return run(store, *feeds, broker=broker, act=act, until=until), broker
 
     return one
-
-
-def live(watcher):
-    return all(states[-1:] == ["LIVE"] for states in watcher.states.values())
-
-
-class Once:
-    """Orders once, when its data is LIVE."""
-
-    def __init__(self, order):
-        self._order = order
-        self.made = []
-
-    def act(self, watcher):
-        if live(watcher) and not self.made:
-            made = self._order(watcher)
-            self.made += made if isinstance(made, list) else [made]
 
 
 def restored(watcher):

@@ -9,7 +9,7 @@ import pytest
 from ccxtbt.sim.server import API_KEY
 from planned import SECONDS, ended, statuses
 from simulated import BTC, ETH, point
-from watching import ago, run, store_of
+from watching import Once, ago, live, run, store_of
 
 PERP = "BTC/USDT:USDT"
 HOUR_MS = 3_600_000
@@ -32,23 +32,6 @@ def play(server, tmp_path):
         return run(store, feed, broker=broker, act=act, until=until), broker
 
     return one
-
-
-class Once:
-    """Orders once, when its data is LIVE."""
-
-    def __init__(self, order):
-        self._order = order
-        self.made = []
-
-    def act(self, watcher):
-        if live(watcher) and not self.made:
-            made = self._order(watcher)
-            self.made += made if isinstance(made, list) else [made]
-
-
-def live(watcher):
-    return watcher.states[watcher.data][-1:] == ["LIVE"]
 
 
 def held(server):

@@ -12,7 +12,7 @@ from ccxtbt.errors import TryLaterError
 from ccxtbt.sim.server import API_KEY
 from planned import SECONDS, ended
 from simulated import BTC
-from watching import ago, run, store_of
+from watching import ago, live, run, store_of
 
 HOUR_MS = 3_600_000
 MINUTES = {"timeframe": bt.TimeFrame.Minutes, "compression": 1}
@@ -30,10 +30,6 @@ def play(server, journal, until, act=None, *, frame=SECONDS, **options):
     # A run that is killed waits for nothing at its end.
     broker = store.getbroker(check_interval=0.5, stop_timeout=0.01)
     return run(store, feed, broker=broker, act=act, until=until), broker
-
-
-def live(watcher):
-    return watcher.states[watcher.data][-1:] == ["LIVE"]
 
 
 def orders_of(server):
@@ -84,7 +80,7 @@ class Meanwhile(threading.Thread):
     def run(self):
         end_s = time.monotonic() + self._limit_s
         while not self._when() and time.monotonic() < end_s:
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks: what it waits for has no event
         self.done = self._when()
         self._what()
 
@@ -167,6 +163,7 @@ def test_the_exchange_is_restarted_while_orders_are_open(simulator, tmp_path):
             server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", resting.order_id))
             server.stop()
             server._thread = None
+            # The outage itself: who comes back within it is refused.
             time.sleep(0.5)
             server.start()
 

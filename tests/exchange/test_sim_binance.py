@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -31,6 +31,7 @@ from ccxtbt.sim.faults import HTML
 from ccxtbt.sim.kline import INTERVALS
 from ccxtbt.sim.server import API_KEY, SECRET, START_MS, SimServer
 from simulated import BTC, ETH, point
+from waiting import come_true
 
 HOUR_MS = 3_600_000
 ORDER = {
@@ -46,14 +47,6 @@ ORDER = {
 @pytest.fixture
 def server(simulator) -> SimServer:
     return simulator(history_ms=2 * HOUR_MS)
-
-
-@pytest.fixture
-def binance(server) -> ccxt.binance:
-    exchange = point(ccxt.binance({"enableRateLimit": False}), server)
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    exchange.load_markets()
-    return exchange
 
 
 def get(server: SimServer, path: str, **params: Any) -> requests.Response:
@@ -110,12 +103,6 @@ async def logged_in(ws: aiohttp.ClientWebSocketResponse, server: SimServer, secr
     params = {"apiKey": API_KEY, "timestamp": server.clock.now_ms()}
     text = f"apiKey={API_KEY}&timestamp={params['timestamp']}"
     return await ask(ws, "userDataStream.subscribe.signature", params | {"signature": sign(secret, text)}, "login")
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - it is another thread's, which knows no event of this loop
-            await asyncio.sleep(0.005)
 
 
 class TestStartUp:
@@ -511,7 +498,7 @@ class TestMarketStreams:
         async def main():
             async with socket(server, "/ws/btcusdt@trade") as ws:
                 await ws.receive()
-            await until(lambda: not server.connections)
+            await come_true(lambda: not server.connections, 5)
 
             return server.exchange._watched
 
@@ -596,7 +583,7 @@ class TestUserStream:
         ("reports", "expected"), [("before", [True, True]), ("after", [False, False]), ("mixed", [True, False])]
     )
     def test_reports_leave_before_or_after_the_answer(self, simulator, reports, expected):
-        server = simulator(reports=reports, pump_ms=200.0)
+        server = simulator(reports=reports, pump_ms=400.0)
 
         async def main():
             before = []
@@ -608,9 +595,9 @@ class TestUserStream:
                     report = asyncio.ensure_future(ws.receive_json())
                     async with session.post(url, headers={"X-MBX-APIKEY": API_KEY}) as answer:
                         await answer.read()
-                    # One turn of the loop for what is in the socket already; the pump is 200 ms away.
-                    await asyncio.sleep(0.02)
-                    before.append(report.done())
+                    # What left before the answer is in the socket already; the pump is 400 ms away.
+                    there, _ = await asyncio.wait({report}, timeout=0.1)
+                    before.append(bool(there))
                     assert (await report)["event"]["x"] == "NEW"
                     assert (await ws.receive_json())["event"]["e"] == "outboundAccountPosition"
             return before
@@ -852,7 +839,7 @@ class TestSocketFaults:
                     ws_url(server, "/ws/btcusdt@trade"), timeout=aiohttp.ClientWSTimeout(ws_close=0.1)
                 )
                 await ws.receive()
-                await until(lambda: server.faults.log)
+                await come_true(lambda: server.faults.log, 5)
                 await ws.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 1})
                 await ws.ping()
                 with pytest.raises(asyncio.TimeoutError):
@@ -910,7 +897,7 @@ class TestLifeCycle:
             async with aiohttp.ClientSession() as session:
                 paths = ("/ws/btcusdt@trade", "/ws-api/v3", "/ws/ethusdt@depth")
                 sockets = [await session.ws_connect(ws_url(server, path)) for path in paths]
-                await until(lambda: len(server.connections) == 3)
+                await come_true(lambda: len(server.connections) == 3, 5)
                 await asyncio.to_thread(server.stall_connections, "user")
                 began = time.monotonic()
                 await asyncio.to_thread(server.stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -16,6 +15,7 @@ import pytest
 from ccxtbt.sim.binance_access import sign
 from ccxtbt.sim.server import API_KEY, SECRET, SimServer
 from simulated import point
+from waiting import come_true, wait_until
 
 SYMBOL = {"symbol": "BTCUSDT"}
 EXITS = {"aboveType": "LIMIT_MAKER", "abovePrice": "70000", "belowType": "STOP_LOSS", "belowStopPrice": "50000"}
@@ -32,22 +32,8 @@ def server(simulator) -> SimServer:
     return simulator(history_ms=3_600_000)
 
 
-@pytest.fixture
-def binance(server) -> ccxt.binance:
-    exchange = point(ccxt.binance({"enableRateLimit": False}), server)
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    exchange.load_markets()
-    return exchange
-
-
 def statuses(binance: ccxt.binance, made: dict[str, Any]) -> list[str]:
     return [binance.fetch_order(str(order["orderId"]), "BTC/USDT")["info"]["status"] for order in made["orders"]]
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - it is another thread's, which knows no event of this loop
-            await asyncio.sleep(0.01)
 
 
 class TestPlacing:
@@ -103,7 +89,7 @@ class TestPlacing:
     def test_the_second_phase_follows_the_first(self, binance):
         made = binance.private_post_orderlist_oto(OTO | {"workingPrice": "61000"})
         assert [report["status"] for report in made["orderReports"]] == ["FILLED", "PENDING_NEW"]
-        asyncio.run(until(lambda: statuses(binance, made) == ["FILLED", "NEW"]))
+        wait_until(lambda: statuses(binance, made) == ["FILLED", "NEW"], 10)
         assert binance.fetch_balance()["BTC"]["used"] == 0.09
 
     @pytest.mark.parametrize(
@@ -233,10 +219,10 @@ class TestUserStream:
             try:
                 await exchange.load_markets()
                 watching = asyncio.ensure_future(exchange.watch_orders("BTC/USDT"))
-                await until(lambda: any(connection.accounts for connection in server.connections.values()))
+                await come_true(lambda: any(connection.accounts for connection in server.connections.values()))
                 await exchange.private_post_orderlist_oco(OCO)
                 await asyncio.wait_for(watching, 10)
-                await until(lambda: len(exchange.orders) == 2)
+                await come_true(lambda: len(exchange.orders) == 2)
                 return {order["info"]["o"]: (order["status"], order["info"]["g"]) for order in exchange.orders}
             finally:
                 await exchange.close()

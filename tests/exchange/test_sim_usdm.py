@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 import ccxt
 import ccxt.pro
@@ -16,6 +14,7 @@ from ccxtbt.sim.events import OrderEvent
 from ccxtbt.sim.funding import FUNDING_MS, next_funding_ms, rate_at
 from ccxtbt.sim.server import START_MS, SimServer
 from simulated import BTC, ETH, point
+from waiting import come_true, wait_until
 
 DAY_MS = 86_400_000
 PERP = "BTC/USDT:USDT"
@@ -228,7 +227,7 @@ class TestTrading:
             server.contracts.algos[0].best = 2 * Decimal(str(last))
 
         server.call(fall)
-        asyncio.run(until(lambda: server.call(lambda: server.contracts.algos[0].status) == "FINISHED"))
+        wait_until(lambda: server.call(lambda: server.contracts.algos[0].status) == "FINISHED", 10)
         done = usdm.fetch_order(made["id"], PERP, {"trigger": True})
         real = usdm.fetch_order(done["info"]["actualOrderId"], PERP)
         assert (real["status"], real["filled"], real["reduceOnly"]) == ("closed", 0.1, True)
@@ -265,16 +264,10 @@ class TestTrading:
         usdm.load_markets()
         usdm.create_order(PERP, "market", "buy", 0.1)
         rate = rate_at("BTCUSDT", next_funding_ms(begun_ms))
-        asyncio.run(until(lambda: server.clock.now_ms() > next_funding_ms(begun_ms)))
+        wait_until(lambda: server.clock.now_ms() > next_funding_ms(begun_ms), 10)
         (paid,) = usdm.fetch_funding_history(PERP)
         assert paid["timestamp"] == next_funding_ms(begun_ms)
         assert (paid["amount"] < 0) == (rate > 0)
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - it is another thread's, which knows no event of this loop
-            await asyncio.sleep(0.01)
 
 
 class TestStreams:
@@ -287,13 +280,13 @@ class TestStreams:
                 "positions": asyncio.ensure_future(exchange.watch_positions([PERP])),
                 "balance": asyncio.ensure_future(exchange.watch_balance()),
             }
-            await until(lambda: any(connection.accounts for connection in server.connections.values()))
+            await come_true(lambda: any(connection.accounts for connection in server.connections.values()))
             await exchange.create_order(PERP, "market", "buy", 0.1)
             await asyncio.wait_for(asyncio.gather(*watching.values()), 10)
-            await until(lambda: exchange.orders[-1]["status"] == "closed")
+            await come_true(lambda: exchange.orders[-1]["status"] == "closed")
             filled = exchange.orders[-1]
             stop = await exchange.create_order(PERP, "market", "sell", 0.1, None, {"stopLossPrice": 50_000})
-            await until(lambda: exchange.orders[-1]["id"] == stop["id"])
+            await come_true(lambda: exchange.orders[-1]["id"] == stop["id"])
             assert (exchange.orders[-1]["status"], exchange.orders[-1]["triggerPrice"]) == ("open", 50_000)
             return {name: task.result() for name, task in watching.items()} | {"last": filled}
 

@@ -8,7 +8,7 @@ import backtrader as bt
 import pytest
 
 from simulated import BTC, ETH
-from watching import Watcher, ago, assert_equals_exchange, run, stamp_ms, store_of, truth
+from watching import ago, assert_equals_exchange, run, run_out, stamp_ms, store_of, truth
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -19,17 +19,6 @@ COARSER = {"5m": (bt.TimeFrame.Minutes, 5), "1h": (bt.TimeFrame.Minutes, 60), "4
 COARSER["1d"] = (bt.TimeFrame.Days, 1)
 
 at = dt.datetime.fromisoformat
-
-
-def finished(cerebro, store, **params):
-    """Run to the end, or until `until` says so, and return the strategy."""
-    cerebro.addstrategy(Watcher, **{"until": lambda w: False, **params})
-    try:
-        (watcher,) = cerebro.run()
-    finally:
-        store.stop()
-    assert not watcher.timed_out
-    return watcher
 
 
 def assert_same(made, expected):
@@ -62,7 +51,7 @@ def test_resampled_bars_are_the_exchanges_own_and_arrive_on_time(simulator, quie
             if len(data) > len(arrived[data]):
                 arrived[data].append(stamp_ms(fine))
 
-    watcher = finished(cerebro, store, act=note)
+    watcher = run_out(cerebro, store, act=note)
     first_ms = fine._utc_ms(fine.p.fromdate)
     for text in COARSER:
         native = watcher.getdatabyname(text)
@@ -119,7 +108,7 @@ def test_daily_runs_keep_their_calendar(simulator):
     cerebro.adddata(feed)
     cerebro.addanalyzer(bt.analyzers.TimeReturn, timeframe=bt.TimeFrame.Years, data=feed, _name="years")
     cerebro.addanalyzer(bt.analyzers.TimeReturn, timeframe=bt.TimeFrame.Days, data=feed, _name="days")
-    watcher = finished(cerebro, store)
+    watcher = run_out(cerebro, store)
     dates = [(at("2020-12-01") + dt.timedelta(days=day)).date() for day in range(36)]
     assert [bt.num2date(num).date() for num in feed.datetime.array] == dates
     years = {year.year: change for year, change in watcher.analyzers.years.get_analysis().items()}
@@ -137,7 +126,7 @@ def test_live_bars_resampled_from_seconds_are_the_exchanges_minutes(simulator):
     fine = store.getdata(dataname="BTC/USDT", fromdate=ago(server, minutes=3), **SECONDS)
     cerebro.adddata(fine)
     made = cerebro.resampledata(fine, **MINUTES)
-    watcher = finished(cerebro, store, until=lambda w: fine.origins.get("ws", 0) >= 150)
+    watcher = run_out(cerebro, store, until=lambda w: fine.origins.get("ws", 0) >= 150)
     start_ms = fine._utc_ms(fine.p.fromdate)
     assert_equals_exchange(server, watcher, fine, "1s", start_ms)
     last_ms = watcher.seen[fine][-1][0]

@@ -16,8 +16,9 @@ from ccxtbt.exchange.facts import Facts
 from ccxtbt.market.streams import Streams
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.server import SimServer
-from listening import Ear, all_live, wait_until
+from listening import Ear, all_live
 from simulated import BTC, ETH
+from waiting import wait_until
 
 BINANCE = facts_of("binance")
 # Sockets whose death is noticed soon, and as many new ones a second as the test likes.

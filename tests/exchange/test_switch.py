@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.server import API_KEY, SECRET
 from planned import SECONDS
 from simulated import BTC, ETH
+from waiting import wait_until
 from watching import ago, run, store_of
 
 PERP = "BTC/USDT:USDT"
@@ -56,13 +56,6 @@ def open_orders(server):
     return server.call(lambda: server.contracts.open_orders(server.contracts.account(API_KEY), "BTCUSDT"))
 
 
-def wait_for(condition):
-    end_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
-
-
 def test_when_the_process_is_killed_the_exchange_cancels_what_is_open(server, tmp_path):
     script = tmp_path / "rester.py"
     script.write_text(SCRIPT)
@@ -71,15 +64,15 @@ def test_when_the_process_is_killed_the_exchange_cancels_what_is_open(server, tm
         [sys.executable, str(script), str(server.speed)], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            wait_for(lambda: open_orders(server) or process.poll() is not None)
+            wait_until(lambda: open_orders(server) or process.poll() is not None, LIMIT_S)
             assert process.poll() is None, process.stderr.read()
             # While it lives the order stays, for longer than the switch alone would let it.
             (order,) = open_orders(server)
-            wait_for(lambda: server.clock.now_ms() > order.created_ms + 1_500 * AFTER_S)
+            wait_until(lambda: server.clock.now_ms() > order.created_ms + 1_500 * AFTER_S, LIMIT_S)
             assert open_orders(server) == [order]
             process.send_signal(signal.SIGKILL)
             killed_ms = server.clock.now_ms()
-            wait_for(lambda: not open_orders(server))
+            wait_until(lambda: not open_orders(server), LIMIT_S)
         finally:
             process.kill()
     assert order.status == "CANCELED"

@@ -21,6 +21,7 @@ from ccxtbt.market.handover import Origin
 from ccxtbt.sim.server import API_KEY, SECRET
 from ccxtbt.trading.reports import FillFact, OrderFact
 from simulated import BTC, ETH
+from waiting import wait_until
 from watching import ago, assert_equals_exchange, run, store_of, truth
 
 END_S = 5.0
@@ -29,13 +30,6 @@ END_S = 5.0
 def io_threads():
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith("ccxtbt-") and name != "ccxtbt-sim"]
-
-
-def wait_until(condition, limit_s=20.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -245,6 +239,22 @@ def test_a_broker_without_streams_looks_orders_up(server, opened):
     seen = facts(broker, fills)
     assert fills(seen)[0].order_id == sold
     assert not server.connections
+
+
+def test_a_balance_that_cannot_be_had_now_is_asked_for_again(server, opened, monkeypatch, caplog):
+    monkeypatch.setattr("ccxtbt.compat.threadedbroker.BALANCE_S", 0.05)
+    store = opened(store_of(server, retries=0))
+    store.start()
+    store.connection.rest.has["watchBalance"] = False
+    broker = opened(ThreadedBroker(store))
+    broker.start_balance_thread()
+    broker.start_balance_thread()
+    assert broker.balance_queue.get(timeout=10)["total"]["BTC"] == 1
+    failed = server.faults.server_error(503, path="/api/v3/account", times=2)
+    wait_until(lambda: failed.seen >= 2)
+    store.create_order("BTC/USDT", "market", "buy", 0.01)
+    assert broker.balance_queue.get(timeout=10)["total"]["BTC"] > 1
+    assert "The balance could not be asked for" in caplog.text
 
 
 def test_a_broker_needs_keys_that_the_exchange_takes(server, opened):

@@ -17,6 +17,7 @@ from ccxtbt.market.handover import Bar
 from ccxtbt.market.streams import Streams
 from ccxtbt.sim.binance_limits import Limits
 from simulated import BTC, ETH
+from waiting import wait_until
 
 SPEED = 20
 # Sockets whose death is noticed soon, and as many new ones a second as the test likes.
@@ -48,13 +49,6 @@ class Ear:
 
     def refused(self, error: Exception) -> None:
         self.events.append("refused")
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s"
-        time.sleep(0.01)
 
 
 class Client:

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from ccxtbt.exchange.clock import Clock
-from ccxtbt.exchange.connection import Account, Connection
+from ccxtbt.exchange.connection import Connection
 from ccxtbt.exchange.exchanges import facts_of
-from ccxtbt.exchange.private import Private
-from ccxtbt.sim.server import API_KEY, SECRET, SimServer
-from listening import Sink, wait_until
+from ccxtbt.sim.server import API_KEY, SimServer
+from listening import Sink, assert_heard, following
 from simulated import BTC
+from waiting import wait_until
 
 SPEED = 20
 QUICK = replace(facts_of("binanceusdm"), ping_s=0.2)
+PERP = "BTC/USDT:USDT"
 LISTEN_KEY = "/fapi/v1/listenKey"
 
 
@@ -27,31 +27,8 @@ def server(simulator) -> SimServer:
 
 @pytest.fixture
 def follow() -> Iterator[Callable[..., tuple[Connection, Sink]]]:
-    opened: list[Connection] = []
-
-    def begin(server: SimServer, **options: object) -> tuple[Connection, Sink]:
-        config = {"apiKey": API_KEY, "secret": SECRET, "options": options}
-        account = Account("binanceusdm", config=config, endpoint=server.url)
-        connection, sink = Connection(account, clock=Clock(rate=server.speed), facts=QUICK), Sink()
-        opened.append(connection)
-        connection.start()
-        Private(connection, sink).follow()
-        return connection, sink
-
-    yield begin
-    for connection in opened:
-        connection.stop()
-
-
-def assert_heard(connection: Connection, sink: Sink) -> None:
-    """An order of now is told by the streams, and so is the wallet that it changes."""
-    orders, balances = len(sink.orders), len(sink.balances)
-
-    async def buy() -> None:
-        await connection.rest.create_order("BTC/USDT:USDT", "market", "buy", 0.001)
-
-    connection.call(buy)
-    wait_until(lambda: len(sink.orders) > orders and len(sink.balances) > balances)
+    with following("binanceusdm", QUICK) as begin:
+        yield begin
 
 
 def keys(server: SimServer, method: str) -> int:
@@ -66,7 +43,7 @@ def test_a_quiet_account_is_left_alone(server, follow):
     wait_until(lambda: connection.clock.now_ms() > heard + 1_500 * SPEED)
     assert sink.events == ["up"]
     assert keys(server, "POST") == 1
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)
 
 
 @pytest.mark.parametrize("break_off", [SimServer.abort_connections, SimServer.close_connections])
@@ -75,7 +52,7 @@ def test_a_break_is_told_once_and_so_is_its_end(server, follow, break_off):
     wait_until(lambda: sink.events == ["up"])
     break_off(server, socket="user")
     wait_until(lambda: sink.events == ["up", "down", "up"])
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)
 
 
 def test_a_connection_that_says_nothing_is_replaced(server, follow):
@@ -83,7 +60,7 @@ def test_a_connection_that_says_nothing_is_replaced(server, follow):
     wait_until(lambda: sink.events == ["up"])
     server.stall_connections(socket="user")
     wait_until(lambda: sink.events == ["up", "down", "up"])
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)
 
 
 def test_a_key_that_has_expired_is_made_anew(server, follow):
@@ -93,7 +70,7 @@ def test_a_key_that_has_expired_is_made_anew(server, follow):
     wait_until(lambda: sink.events == ["up", "down", "up"])
     assert "ended" in sink.reasons[0]
     assert keys(server, "POST") == 2
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)
 
 
 def test_the_key_is_renewed_as_long_as_the_account_is_watched(server, follow):
@@ -101,11 +78,11 @@ def test_the_key_is_renewed_as_long_as_the_account_is_watched(server, follow):
     # ccxt renews it once; a key that is asked for again is the same one, renewed.
     wait_until(lambda: keys(server, "PUT") + keys(server, "POST") >= 5)
     assert sink.events == ["up"]
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)
 
 
 def test_a_renewal_that_fails_is_told_and_nothing_is_lost(server, follow):
     server.faults.server_error(503, path=LISTEN_KEY, method="PUT", times=1)
     connection, sink = follow(server, listenKeyRefreshRate=500)
     wait_until(lambda: sink.events == ["up", "down", "up"])
-    assert_heard(connection, sink)
+    assert_heard(connection, sink, PERP)

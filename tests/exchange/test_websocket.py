@@ -14,6 +14,7 @@ from ccxtbt.exchange.clock import Clock
 from ccxtbt.sim.binance_limits import Limits
 from ccxtbt.sim.server import API_KEY, SECRET
 from simulated import BTC, ETH, point
+from waiting import wait_until
 from watching import store_of, truth
 
 END_S = 5.0
@@ -68,13 +69,6 @@ def messages(ws, until, limit_s=20.0):
         assert message is not None, f"what was waited for did not come: {seen[-5:]}"
         seen.append(message)
     return seen
-
-
-def wait_until(condition, limit_s=20.0):
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 def test_it_connects_subscribes_gets_messages_and_disconnects(server, opened):
@@ -158,7 +152,7 @@ def test_it_is_awaited_in_a_loop_of_the_callers(server, opened):
         async def tick():
             nonlocal ticks
             while True:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # counts that the loop turns, and waits for nothing
                 ticks += 1
 
         ticking = asyncio.create_task(tick())

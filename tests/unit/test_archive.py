@@ -261,6 +261,7 @@ for n in itertools.count():
     for _ in range(2):
         with writer(tmp_path, script) as process:
             assert process.stdout.readline() == "writing\n"
+            # It dies at any moment, and knows of none.
             time.sleep(rng.uniform(0, 0.1))
             process.kill()
         assert len(assert_holds(shelf_in(tmp_path), START_MS, START_MS + 60 * DAY_MS)) > 0

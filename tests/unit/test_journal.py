@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +19,7 @@ from ccxtbt.errors import ConfigError
 from ccxtbt.trading.journal import _MIGRATIONS, SCHEMA_VERSION, Intent, Journal, Kept, Link, LinkEnd, Told
 from ccxtbt.trading.orders import Request
 from ccxtbt.trading.states import Accepted, Amend, Completed, Fill, Submitted
+from waiting import wait_until
 
 D = Decimal
 WAIT_S = 10.0
@@ -364,13 +364,6 @@ def full_disk(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def wait_for(condition):
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
-
-
 def test_a_full_disk_refuses_intents_keeps_the_rest_and_is_told_once(desk):
     journal = desk.open()
     desk.kept(journal, intent(1))
@@ -384,7 +377,7 @@ def test_a_full_disk_refuses_intents_keeps_the_rest_and_is_told_once(desk):
     assert "open ones can be cancelled" in desk.notices[0]
     assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,)]
     # With room again what was owed is kept, without anybody's asking.
-    wait_for(lambda: not journal.trouble)
+    wait_until(lambda: not journal.trouble, WAIT_S)
     assert "written again" in desk.notices[-1]
     assert desk.rows("SELECT status FROM states") == [("Accepted",)]
     assert desk.kept(journal, intent(4)) == [""]
@@ -396,11 +389,13 @@ def test_a_full_disk_with_nothing_owed_is_tried_again_too(desk):
     desk.kept(journal, intent(1))
     with full_disk(desk.path):
         desk.kept(journal, intent(2))
-        # Longer than the pause between two trials: none of them may take an empty transaction for a success.
-        time.sleep(0.3)
+        trials = []
+        journal._db.set_trace_callback(lambda said: trials.append(said) if said.startswith("BEGIN") else None)
+        # When the fourth begins three have ended: none of them may take an empty transaction for a success.
+        wait_until(lambda: len(trials) >= 4, WAIT_S)
         assert journal.trouble
         assert len(desk.notices) == 1
-    wait_for(lambda: not journal.trouble)
+    wait_until(lambda: not journal.trouble, WAIT_S)
     assert len(desk.notices) == 2
 
 
@@ -426,7 +421,7 @@ def test_a_file_that_was_taken_away_refuses_intents_until_it_is_back(desk, tmp_p
     (said,) = desk.kept(journal, intent(3))
     assert "another file is in its place" in said
     (tmp_path / "away.sqlite").rename(desk.path)
-    wait_for(lambda: not journal.trouble)
+    wait_until(lambda: not journal.trouble, WAIT_S)
     assert desk.kept(journal, intent(4)) == [""]
 
 

@@ -21,6 +21,7 @@ from ccxtbt.exchange.limiter import LANE, Lane, Limiter, Rule, in_lane
 from ccxtbt.exchange.throttle import AsyncThrottle, SyncThrottle
 from ccxtbt.exchange.windows import rules_from_ccxt, rules_from_table, weight_per_cost
 from reference.ratelimit import most_in_any_window
+from waiting import wait_until
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -471,17 +472,10 @@ def test_threads_are_served_in_turn():
     for name in range(8):
         workers.append(threading.Thread(target=run, args=(name,)))
         workers[-1].start()
-        until(lambda name=name: waiting(limiter)[2] == name + 1)
+        wait_until(lambda name=name: waiting(limiter)[2] == name + 1, 10)
     for worker in workers:
         worker.join(10)
     assert out == list(range(8))
-
-
-def until(condition, timeout_s=10.0):
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.001)
 
 
 def test_threads_and_a_loop_take_turns():
@@ -520,9 +514,9 @@ def test_the_next_thread_leads_when_the_leader_gives_up():
     limiter = Limiter([Rule(1, 400 * MS)])
     limiter.try_acquire()
     got = []
-    first = threading.Thread(target=lambda: got.append(limiter.acquire_blocking(timeout=0.05)))
+    first = threading.Thread(target=lambda: got.append(limiter.acquire_blocking(timeout=0.2)))
     first.start()
-    until(lambda: waiting(limiter)[2] == 1)
+    wait_until(lambda: waiting(limiter)[2] == 1, 10)
     second = threading.Thread(target=lambda: got.append(limiter.acquire_blocking(timeout=10)))
     second.start()
     first.join(10)
@@ -535,7 +529,7 @@ def test_a_release_wakes_a_sleeping_thread():
     limiter.try_acquire()
     worker = threading.Thread(target=limiter.acquire_blocking)
     worker.start()
-    until(lambda: waiting(limiter)[2] == 1)
+    wait_until(lambda: waiting(limiter)[2] == 1, 10)
     limiter.reset()
     worker.join(10)
     assert not worker.is_alive()

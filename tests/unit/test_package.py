@@ -80,3 +80,12 @@ def test_a_missing_core_is_said_in_one_sentence(tmp_path):
         "UnbuiltError: The compiled part of ccxtbt is missing (_bars, _frames, _lines, _ohlcv, _ratelimit)"
         in done.stderr
     )
+
+
+def test_an_import_brings_in_nothing_that_only_some_need(tmp_path):
+    """Every script needs ccxt, backtrader and numpy; none pays for archive, metrics or simulator unasked."""
+    loaded = run(sys.executable, "-c", "import sys, ccxtbt; print(*sys.modules)", cwd=tmp_path).split()
+    some = {"pyarrow", "pandas", "polars", "matplotlib", "prometheus_client", "google.protobuf"}
+    some |= {"ccxtbt.market.archive", "ccxtbt.metrics", "ccxtbt.cli", "ccxtbt.demo", "ccxtbt.sim"}
+    assert not some & set(loaded)
+    assert {"ccxtbt", "ccxt.pro"} <= set(loaded)
