@@ -6,6 +6,7 @@ learns comes back through the store's inbox.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import secrets
@@ -752,8 +753,24 @@ class LiveDesk(LiveBooks):
         order.sent(request)
         self._tell(leg, leg.state.submit())
         intent = self._intent(number, request, leg, triggered=triggered)
-        (self._courier.send if listing is None else listing.orders.append)(intent)
+        send_now = functools.partial(self._courier.send, after=self._freeing(state, action))
+        (send_now if listing is None else listing.orders.append)(intent)
         return ""
+
+    def _freeing(self, state: OrderState, action: Send | None) -> list[str]:
+        """Return the orders that are being cancelled and lock, on spot, the currency that an order spends.
+
+        Sent in one go with the cancel it could overtake that, and be refused for lack of funds. What the exit of a
+        bracket sells its entry has brought: it waits for nothing.
+        """
+        if self._swaps is not None or action is not None:
+            return []
+        ending = [self._legs[client_id].state for client_id in self._cancelling]
+        return [each.client_id for each in ending if self._spent(each) == self._spent(state)]
+
+    def _spent(self, state: OrderState) -> str:
+        rules = self._rules_named(state.symbol)
+        return rules.quote if state.side == "buy" else rules.base
 
     def _intent(self, number: int, request: Request, leg: Leg, *, triggered: bool) -> Intent:
         """Return what the journal keeps of an order before it is sent."""
