@@ -168,6 +168,26 @@ def test_an_answer_that_is_lost_does_not_send_the_order_twice(server):
     assert_books_agree(server, watcher, broker, OPENING)
 
 
+@pytest.mark.parametrize("answer", ["none", "an error", "a page", "half", "nothing of the order"])
+def test_an_order_that_nobody_knows_of_is_looked_up_and_not_sent_again(server, answer):
+    faults, which = server.faults, {"path": "/api/v3/order", "method": "POST"}
+    {
+        "none": lambda: faults.drop_answer(**which),
+        "an error": lambda: faults.server_error(504, taken=True, **which),
+        "a page": lambda: faults.html(taken=True, **which),
+        "half": lambda: faults.truncate(cut=False, **which),
+        "nothing of the order": lambda: faults.answer(200, b"{}", taken=True, **which),
+    }[answer]()
+    # Only its own look-up tells of it, and not at once: time enough to send it again.
+    faults.lose(stream="user", times=0)
+    faults.not_visible(path="/api/v3/order", method="GET", times=2)
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert any("Nobody knows" in message for message in watcher.messages)
+    assert [request.method for request in server.requests if request.path == "/api/v3/order"].count("POST") == 1
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_an_order_that_was_turned_away_goes_again_under_the_same_id(server):
     server.faults.rate_limited(retry_after_s=1, path="/api/v3/order", method="POST")
     watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
