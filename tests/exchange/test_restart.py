@@ -418,3 +418,19 @@ def test_an_exit_that_never_arrived_is_sent_again(server, play):
     locked, held = protection(server)
     assert locked == held // Decimal("0.00001") * Decimal("0.00001")
     assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
+
+
+def test_an_exit_whose_answer_was_lost_is_not_sent_again(server, play):
+    enter = bracket()
+    lost = server.faults.drop_answer(path="/api/v3/orderList/oco", method="POST")
+    # Nothing is told by the streams either, and the look-up finds nothing yet.
+    server.faults.lose(stream="user", times=0)
+    server.faults.not_visible(path="/api/v3/order", method="GET", times=0)
+    play(lambda w: lost.fired and any("Nobody knows" in message for message in w.messages), enter.act)
+    server.faults.clear()
+    watcher, _ = play(lambda w: live(w) and all(order.status == bt.Order.Accepted for order in broker_orders(w)))
+    assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
+    sent = [request for request in server.requests if request.path == "/api/v3/orderList/oco"]
+    assert [request.method for request in sent] == ["POST"]
+    locked, held = protection(server)
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001")
