@@ -44,7 +44,7 @@ class Member:
     """
 
     order: Any
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)
     quote_size: Any = None
     until_ms: int | None = None
     owner: int | None = None
