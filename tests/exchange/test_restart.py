@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
@@ -168,6 +169,29 @@ def test_an_entry_that_filled_while_nobody_ran_gets_its_stop(server, play):
     play(lambda w: live(w) and len(broker_orders(w)) == 2)
     assert len(at_exchange(server)) == before
     assert protection(server)[0] == locked
+
+
+def test_an_exit_that_is_missing_is_sent_before_the_first_bar(server, play):
+    enter = bracket(at=0.95)
+    play(lambda w: enter.made and w.orders and at_exchange(server, "NEW"), enter.act)
+    (entry,) = at_exchange(server)
+    server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", entry.order_id))
+    seen = []
+
+    def until(w):
+        if not any(message.startswith("Restored") for message in w.messages):
+            return False
+        # No bar comes, and no price, before this returns.
+        assert not len(w.data)
+        end_s = time.monotonic() + 10
+        while not protection(server)[0] and time.monotonic() < end_s:
+            time.sleep(0.005)
+        seen.append(protection(server))
+        return True
+
+    play(until)
+    locked, held = seen[0]
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001") > 0
 
 
 def broker_orders(watcher):
