@@ -25,6 +25,7 @@ from ccxtbt.sim.market import Market, Replay
 from ccxtbt.sim.matching import Exchange
 from ccxtbt.sim.server import SimServer
 from ccxtbt.sim.spec import Spec
+from ccxtbt.trading.dates import ms_of
 
 API_KEY, SECRET = "demo-key", "demo-secret"  # of the simulated exchange
 QUOTE_AT_START = 100_000
@@ -198,7 +199,7 @@ class SmaBrackets(bt.Strategy):
         for data in self.datas:
             if len(data) == len(self.bars[data]):
                 continue
-            stamp_ms = round((data.datetime[0] - 719_163) * 86_400_000)
+            stamp_ms = ms_of(data.datetime[0])
             self.bars[data].append((stamp_ms, data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0]))
         self.equity.append((max(data.datetime[0] for data in self.datas if len(data)), self.broker.getvalue()))
 
@@ -399,10 +400,10 @@ def draw(report: Report, path: Path) -> None:
             if order.data is not data or not order.executed.size:
                 continue
             marker, colour = ("^", "tab:green") if order.isbuy() else ("v", "tab:red")
-            at = when(round((order.executed.dt - 719_163) * 86_400_000))
+            at = when(ms_of(order.executed.dt))
             axis.plot(at, order.executed.price, marker=marker, color=colour, markersize=8)
         axis.set_title(data._name, loc="left")
-    worth = [(round((at - 719_163) * 86_400_000), value) for at, value in strategy.equity]
+    worth = [(ms_of(at), value) for at, value in strategy.equity]
     worth = [(ms, value) for ms, value in worth if ms > since_ms]
     axes[-1].plot([when(ms) for ms, _ in worth], [value for _, value in worth], color="tab:blue", linewidth=1)
     axes[-1].set_title("value of the account", loc="left")

@@ -9,6 +9,7 @@ from typing import Any
 import backtrader as bt
 
 from ccxtbt.ccxtorder import CCXTOrder, exectype_of
+from ccxtbt.trading.dates import number_of
 from ccxtbt.trading.journal import Intent
 from ccxtbt.trading.orders import TRAILING
 from ccxtbt.trading.past import MASKED
@@ -44,7 +45,7 @@ class Member:
     """
 
     order: Any
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)
     quote_size: Any = None
     until_ms: int | None = None
     owner: int | None = None
@@ -118,10 +119,10 @@ class Member:
             # It has trailed already.
             order.created.price, order.created.pricelimit = asked["price"], asked["plimit"]
         order.created.pclose = asked["pclose"]
-        order.created.dt = 719_163 + asked["made_ms"] / 86_400_000
+        order.created.dt = number_of(asked["made_ms"])
         resize(order, Size(asked["size"], lot))
         if asked["until_ms"] is not None:
-            order.valid = 719_163 + asked["until_ms"] / 86_400_000
+            order.valid = number_of(asked["until_ms"])
         params = {name: value for name, value in asked["params"].items() if value != MASKED}
         order.addinfo(**params, restored=True)
         return cls(order, params, asked["quote_size"], asked["until_ms"], asked["owner"])

@@ -21,6 +21,7 @@ from ccxtbt.liveswaps import LiveSwaps
 from ccxtbt.trading.audit import Apart, Audit, sum_of
 from ccxtbt.trading.books import Book, Booking
 from ccxtbt.trading.contracts import ContractBook, Payment, Stance
+from ccxtbt.trading.dates import number_of
 from ccxtbt.trading.journal import Baseline
 from ccxtbt.trading.past import PastBook
 from ccxtbt.trading.reports import FillFact
@@ -246,7 +247,7 @@ class LiveBooks(bt.BrokerBase):
         if self._swaps is not None:
             self._swaps.agree(self._symbol(data))
         when_ms = self.store.connection.clock.now_ms() if fill.ts_ms is None else fill.ts_ms
-        when = 719_163 + when_ms / 86_400_000
+        when = number_of(when_ms)
         position = self.getposition(data, clone=False)
         position.update(Size(booked.opened + booked.closed, lot), float(fill.price), bt.num2date(when))
         position.size, position.price = Size(booked.psize, lot), float(self._book_of(data).price)
@@ -522,7 +523,7 @@ class LiveBooks(bt.BrokerBase):
             # What has no price was counted as opened now.
             value = exact(float(comminfo.getvaluesize(float(each.opened), float(close))), "value")
             booked = each if each.price else replace(each, price=close, openedvalue=value)
-            execute(order, booked, 719_163 + when_ms / 86_400_000 if when_ms else 0.0, lot, comminfo.margin)
+            execute(order, booked, number_of(when_ms) if when_ms else 0.0, lot, comminfo.margin)
         order.completed()
         begun = f"{book.size} {book.base} of the account, counted as bought"
         if self._swaps is not None:

@@ -6,6 +6,7 @@ learns comes back through the store's inbox.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import secrets
@@ -31,6 +32,7 @@ from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Cancel, End, Excess, Exit, Exposed, Group, Pair, Send
 from ccxtbt.trading.contracts import Payment
 from ccxtbt.trading.courier import Courier, Down, Held, News, Open, Prices, Stances, Traded, Up
+from ccxtbt.trading.dates import ms_of, number_of
 from ccxtbt.trading.ids import NONCE_BITS, ClientIds
 from ccxtbt.trading.journal import Baseline, Intent, Link, LinkEnd, Told, Trailed
 from ccxtbt.trading.limits import NO_LIMITS, Halt
@@ -433,7 +435,7 @@ class LiveDesk(LiveBooks):
         for bracket, member in list(self._members.values()):
             data = member.order.data
             if member.order.parent is None and any(data is each for each in fresh):
-                self._act(bracket, bracket.on_price(data.close[0], round((data.datetime[0] - 719_163) * 86_400_000)))
+                self._act(bracket, bracket.on_price(data.close[0], ms_of(data.datetime[0])))
         for ref, armed in list(self._armed.items()):
             market = self._market(armed.order.data)
             if any(self._market(data) == market and armed.due(data) for data in fresh) and ref in self._armed:
@@ -442,7 +444,7 @@ class LiveDesk(LiveBooks):
                 # Once a bar: prices come by the hundred.
                 armed.kept_num = armed.since_num
                 (run, known), created = self._key_of(armed.order), armed.order.created
-                since_ms = round((armed.since_num - 719_163) * 86_400_000)
+                since_ms = ms_of(armed.since_num)
                 self._journal.note(Trailed(known, created.price, created.pricelimit, since_ms, run))
 
     def _listen(self, data: Any) -> None:
@@ -451,7 +453,7 @@ class LiveDesk(LiveBooks):
 
     def _hear_price(self, feed: Any, price: float, at_ms: int) -> None:
         """Show a market's last price to the orders that are watched here; with none of them hear no more."""
-        market, at_num = self._market(feed), 719_163 + at_ms / 86_400_000
+        market, at_num = self._market(feed), number_of(at_ms)
         heard = False
         for bracket, member in list(self._members.values()):
             if member.order.parent is None and self._market(member.order.data) == market:
@@ -752,8 +754,24 @@ class LiveDesk(LiveBooks):
         order.sent(request)
         self._tell(leg, leg.state.submit())
         intent = self._intent(number, request, leg, triggered=triggered)
-        (self._courier.send if listing is None else listing.orders.append)(intent)
+        send_now = functools.partial(self._courier.send, after=self._freeing(state, action))
+        (send_now if listing is None else listing.orders.append)(intent)
         return ""
+
+    def _freeing(self, state: OrderState, action: Send | None) -> list[str]:
+        """Return the orders that are being cancelled and lock, on spot, the currency that an order spends.
+
+        Sent in one go with the cancel it could overtake that, and be refused for lack of funds. What the exit of a
+        bracket sells its entry has brought: it waits for nothing.
+        """
+        if self._swaps is not None or action is not None:
+            return []
+        ending = [self._legs[client_id].state for client_id in self._cancelling]
+        return [each.client_id for each in ending if self._spent(each) == self._spent(state)]
+
+    def _spent(self, state: OrderState) -> str:
+        rules = self._rules_named(state.symbol)
+        return rules.quote if state.side == "buy" else rules.base
 
     def _intent(self, number: int, request: Request, leg: Leg, *, triggered: bool) -> Intent:
         """Return what the journal keeps of an order before it is sent."""
@@ -869,7 +887,7 @@ class LiveDesk(LiveBooks):
     def _until_of(self, order: Any, valid: Any) -> int | None:
         end_ms = until_ms(valid, self.store.connection.clock.now_ms(), order.data.date2num)
         if end_ms is not None:
-            order.valid = 719_163 + end_ms / 86_400_000
+            order.valid = number_of(end_ms)
         return end_ms
 
     # Stops that are watched here
@@ -877,7 +895,7 @@ class LiveDesk(LiveBooks):
     def _arm(self, member: Member, action: Send | None) -> None:
         """Watch a stop here; the strategy hears the same as of one at the exchange."""
         order = member.order
-        now_num = 719_163 + self.store.connection.clock.now_ms() / 86_400_000
+        now_num = number_of(self.store.connection.clock.now_ms())
         self._armed[order.ref] = Armed(order, member, now_num, action)
         self._listen(order.data)
         if order.ref not in self._members:
@@ -1214,10 +1232,7 @@ class LiveDesk(LiveBooks):
 
     def _end(self, order: Any, status: Status, reason: str = "") -> None:
         if status is Status.CANCELED and order.ref in self._overdue:
-            status, reason = (
-                Status.EXPIRED,
-                f"its validity was over: {utc(round((order.valid - 719_163) * 86_400_000))}",
-            )
+            status, reason = Status.EXPIRED, f"its validity was over: {utc(ms_of(order.valid))}"
         self._overdue.discard(order.ref)
         if reason:
             order.addinfo(reason=reason)

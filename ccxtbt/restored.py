@@ -16,6 +16,7 @@ from ccxtbt.legs import Leg, Member
 from ccxtbt.trading.armed import Armed
 from ccxtbt.trading.books import Book
 from ccxtbt.trading.brackets import Action, Bracket, Group, Recalled
+from ccxtbt.trading.dates import number_of
 from ccxtbt.trading.orders import waits_here
 from ccxtbt.trading.past import Key, Past, PastLeg, PastOrder
 from ccxtbt.trading.reconcile import Kept
@@ -201,7 +202,7 @@ class Restorer:
                 if each.trade_id is not None:
                     order.executed_fills.add(each.trade_id)
                 if each.ts_ms is not None:
-                    order.executed.dt = 719_163 + each.ts_ms / 86_400_000
+                    order.executed.dt = number_of(each.ts_ms)
             else:
                 mean = EXACT.divide(cost, abs(size)) if size else Decimal(0)
                 fees += book.amend(each, 1 if order.isbuy() else -1, mean, self._desk.rate)
@@ -219,7 +220,7 @@ class Restorer:
         rules, facts = desk.rules_of(order.data), desk.store.connection.facts
         if waits_here(order, rules, desk._order_types, facts.trailing_params):
             since_ms = past.asked.get("since_ms")
-            since_num = order.created.dt if since_ms is None else 719_163 + since_ms / 86_400_000
+            since_num = order.created.dt if since_ms is None else number_of(since_ms)
             desk._armed[order.ref] = Armed(order, member, since_num)
             desk._listen(order.data)
             return

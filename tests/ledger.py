@@ -30,12 +30,12 @@ class Diary:
         tap(server.faults, lambda event: self.note("report", _report(event)), venue)
         send, cancel, receive, notify = Courier.send, Courier.cancel, LiveDesk.receive, LiveDesk._notify
 
-        def sends(courier: Any, *intents: Any) -> None:
+        def sends(courier: Any, *intents: Any, **after: Any) -> None:
             for intent in intents:
                 asked, listed = intent.request, " of a list" * (len(intents) > 1)
                 said = f"{asked.client_id} is order {intent.ref}, leg {intent.leg}{listed}: {asked.arguments()[:5]}"
                 self.note("intent", said)
-            send(courier, *intents)
+            send(courier, *intents, **after)
 
         def cancels(courier: Any, client_id: str, symbol: str, list_id: str) -> None:
             self.note("cancel", f"{client_id} {symbol} {list_id}")

@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 # Trades are asked for again from this long before the last look: the exchange may show one late.
 TRADES_MARGIN_MS = 60_000
 
+# How long an order waits at most for the cancels of what has locked the money, or the coins, that it spends.
+CANCEL_WAIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Up:
@@ -158,6 +161,8 @@ class Courier:
         self._private = Private(connection, self, wire)
         # What each order's answer said: the exchange's id, None where it is not known, False where there is no order.
         self._answers: dict[str, Future[str | Literal[False] | None]] = {}
+        # The last cancel of each order: done once the exchange has answered to it.
+        self._cancels: dict[str, Future[None]] = {}
         # With which parameter conditional orders are looked up and cancelled.
         self._apart: dict[str, str] = {}
         # Up to when the trades of each market are known to be complete.
@@ -190,25 +195,34 @@ class Courier:
         """Listen no more; runs on the I/O thread."""
         await self._private.end()
 
-    def send(self, *orders: Intent) -> None:
+    def send(self, *orders: Intent, after: Iterable[str] = ()) -> None:
         """Send an order, or the orders of a list, once, as soon as that is on disk; returns at once.
 
         The answer comes as facts.
+
+        Parameters
+        ----------
+        *orders : Intent
+            What to send.
+        after : iterable of str
+            Our ids of orders that are being cancelled and lock what this one spends: the exchange is to answer to
+            that first, within `CANCEL_WAIT_S`.
         """
         requests = tuple(order.request for order in orders)
+        cancels = tuple(self._cancels[client_id] for client_id in after if client_id in self._cancels)
         self._answers |= {request.client_id: Future() for request in requests}
         self._apart |= {request.client_id: request.apart for request in requests if request.apart}
         if self._journal is None:
-            self._release(requests, "")
+            self._release(requests, cancels, "")
         else:
-            self._journal.intend(Intents(orders), functools.partial(self._release, requests))
+            self._journal.intend(Intents(orders), functools.partial(self._release, requests, cancels))
 
-    def _release(self, requests: Sequence[Request], reason: str) -> None:
+    def _release(self, requests: Sequence[Request], cancels: Sequence[Future[None]], reason: str) -> None:
         """Let orders go whose intents are on disk, or refuse them with the reason why they are not; on any thread."""
         names = ", ".join(request.client_id for request in requests)
         if not reason:
             try:
-                self._connection.post(self._send, requests, name=f"order {names}")
+                self._connection.post(self._send, requests, cancels, name=f"order {names}")
             except (ConfigError, RuntimeError) as error:
                 reason = f"The connection was closed before it could leave ({error})."
             else:
@@ -251,11 +265,13 @@ class Courier:
     def forget(self, known: Container[str]) -> None:
         """Let go of the answers to orders that are not `known` any more."""
         self._answers = {client_id: answer for client_id, answer in self._answers.items() if client_id in known}
+        self._cancels = {client_id: answer for client_id, answer in self._cancels.items() if client_id in known}
         self._apart = {client_id: param for client_id, param in self._apart.items() if client_id in known}
 
     def cancel(self, client_id: str, symbol: str, list_id: str = "") -> None:
         """Cancel an order, or with `list_id` all that is left of its list; what became of it comes as facts."""
-        self._connection.post(self._cancel, client_id, symbol, list_id, name=f"cancel {client_id}")
+        answered = self._cancels[client_id] = Future()
+        self._connection.post(self._cancel, client_id, symbol, list_id, answered, name=f"cancel {client_id}")
 
     def look_up(self, orders: list[Asked]) -> None:
         """Ask how orders stand, given as (order id, client id, symbol), and for the trades of their markets."""
@@ -328,7 +344,7 @@ class Courier:
 
     # On the I/O thread
 
-    async def _send(self, requests: Sequence[Request]) -> None:
+    async def _send(self, requests: Sequence[Request], cancels: Sequence[Future[None]]) -> None:
         client_ids = [request.client_id for request in requests]
 
         def doubt(reason: str) -> None:
@@ -337,6 +353,7 @@ class Courier:
 
         answered: dict[str | None, str | Literal[False] | None] = dict.fromkeys(client_ids)
         try:
+            await self._wait_for(cancels, ", ".join(client_ids))
             async with self._turn:
                 await asyncio.sleep(0)
             orders = await self._private.submit(
@@ -364,6 +381,19 @@ class Courier:
         finally:
             for client_id in client_ids:
                 self._answers[client_id].set_result(answered[client_id])
+
+    @staticmethod
+    async def _wait_for(cancels: Sequence[Future[None]], names: str) -> None:
+        if not cancels:
+            return
+        waits = [asyncio.wrap_future(each) for each in cancels]
+        _, unanswered = await asyncio.wait(waits, timeout=CANCEL_WAIT_S)
+        if unanswered:
+            logger.warning(
+                "Order %s is sent although a cancel that may free what it spends was not answered within %g s.",
+                names,
+                CANCEL_WAIT_S,
+            )
 
     async def _resume(self, kept: Kept) -> None:
         answered: str | Literal[False] | None = kept.order_id
@@ -434,7 +464,13 @@ class Courier:
         except TryLaterError as error:
             logger.warning("%s", error)
 
-    async def _cancel(self, client_id: str, symbol: str, list_id: str) -> None:
+    async def _cancel(self, client_id: str, symbol: str, list_id: str, answered: Future[None]) -> None:
+        try:
+            await self._cancel_now(client_id, symbol, list_id)
+        finally:
+            answered.set_result(None)
+
+    async def _cancel_now(self, client_id: str, symbol: str, list_id: str) -> None:
         order_id: str | Literal[False] | None = None
         # A cancel that overtakes its order would meet "unknown order": it waits until the order's answer is here.
         if client_id in self._answers:

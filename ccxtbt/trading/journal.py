@@ -130,7 +130,7 @@ class Intent:
     tradeid: int
     made_ms: int
     until_ms: int | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
     run: int = 0
 
     def rows(self, run: int) -> list[Row]:
@@ -237,7 +237,7 @@ class Link:
     bond: int
     role: str
     symbol: str
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
     status: str = "open"
     run: int = 0
     bond_run: int = 0
@@ -572,9 +572,12 @@ class Journal:
                 self._db.execute(statement, values)
         except sqlite3.IntegrityError:
             return "Its client id is in use by an earlier order of this account: every order needs one of its own."
-        except (TypeError, ValueError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
+        except (TypeError, ValueError, OverflowError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
             logger.exception("A record cannot be kept in %s: %r", self, record)
-            return f"It cannot be kept in the journal ({error}): give parameters that JSON can write."
+            return (
+                f"It cannot be kept in the journal ({error}): give parameters that JSON can write, and a tradeid that "
+                "is a number below 2**63."
+            )
         return ""
 
     def _trouble(self, error: Exception) -> str:

@@ -80,7 +80,8 @@ class Request:
     side: Side
     amount: Decimal
     price: Decimal | None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    # Some exchanges want a password among them: it is in no log.
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     by_cost: bool = False
     notes: tuple[str, ...] = ()
     apart: str = ""

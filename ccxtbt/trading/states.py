@@ -652,6 +652,9 @@ class Orders:
             Our ids of conditional orders that the exchange said to wait yet after it had told those fills: they are
             none of theirs.
         """
+        if not self._unknown:
+            # With each message, and most accounts have no other orders.
+            return []
         unanswered = {
             state.symbol
             for state in self._open.values()

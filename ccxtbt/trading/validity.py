@@ -8,10 +8,8 @@ from typing import Any
 
 from ccxtbt.errors import ConfigError
 from ccxtbt.exchange.facts import Facts
+from ccxtbt.trading.dates import DAY_MS, ms_of
 from ccxtbt.trading.rules import Rules
-
-DAY_MS = 86_400_000
-_DAY_ZERO = 719_163
 
 
 def until_ms(valid: Any, now_ms: int, date2num: Callable[[Any], float]) -> int | None:
@@ -35,7 +33,7 @@ def until_ms(valid: Any, now_ms: int, date2num: Callable[[Any], float]) -> int |
     if valid is None:
         return None
     if isinstance(valid, dt.date):
-        end_ms = round((date2num(valid) - _DAY_ZERO) * DAY_MS)
+        end_ms = ms_of(date2num(valid))
     elif isinstance(valid, dt.timedelta | float | int):
         span_ms = round((valid / dt.timedelta(days=1) if isinstance(valid, dt.timedelta) else valid) * DAY_MS)
         end_ms = now_ms + span_ms if span_ms else (now_ms // DAY_MS + 1) * DAY_MS

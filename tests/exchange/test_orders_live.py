@@ -7,6 +7,7 @@ import backtrader as bt
 import pytest
 
 from ccxtbt.exchange.exchanges import facts_of
+from ccxtbt.trading import courier
 from planned import SECONDS, Plan, assert_books_agree, statuses, trade
 from simulated import BTC, ETH
 from watching import ago, run, store_of
@@ -167,6 +168,26 @@ def test_an_answer_that_is_lost_does_not_send_the_order_twice(server):
     assert_books_agree(server, watcher, broker, OPENING)
 
 
+@pytest.mark.parametrize("answer", ["none", "an error", "a page", "half", "nothing of the order"])
+def test_an_order_that_nobody_knows_of_is_looked_up_and_not_sent_again(server, answer):
+    faults, which = server.faults, {"path": "/api/v3/order", "method": "POST"}
+    {
+        "none": lambda: faults.drop_answer(**which),
+        "an error": lambda: faults.server_error(504, taken=True, **which),
+        "a page": lambda: faults.html(taken=True, **which),
+        "half": lambda: faults.truncate(cut=False, **which),
+        "nothing of the order": lambda: faults.answer(200, b"{}", taken=True, **which),
+    }[answer]()
+    # Only its own look-up tells of it, and not at once: time enough to send it again.
+    faults.lose(stream="user", times=0)
+    faults.not_visible(path="/api/v3/order", method="GET", times=2)
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
+    assert statuses(watcher, plan.made[0])[-1] == "Completed"
+    assert any("Nobody knows" in message for message in watcher.messages)
+    assert [request.method for request in server.requests if request.path == "/api/v3/order"].count("POST") == 1
+    assert_books_agree(server, watcher, broker, OPENING)
+
+
 def test_an_order_that_was_turned_away_goes_again_under_the_same_id(server):
     server.faults.rate_limited(retry_after_s=1, path="/api/v3/order", method="POST")
     watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5))
@@ -314,6 +335,38 @@ def test_an_order_is_not_sent_long_after_it_was_made(server):
     assert statuses(watcher, plan.made[0]) == ["Submitted", "Rejected"]
     assert "never sent" in plan.made[0].info.reason
     assert not server.exchange.all_orders(server.account(), "BTCUSDT", limit=10)
+
+
+def cancel_and_close(server):
+    """Sell all that is held in one go with the cancel of the order that has locked it."""
+    made = []
+
+    def protect(w):
+        made.append(w.sell(size=w.position.size, exectype=bt.Order.Limit, price=w.data.close[0] * 1.2))
+
+    def leave(w):
+        w.cancel(made[0])
+        return w.close()
+
+    watcher, plan, broker = trade(server, lambda w: w.buy(size=0.5), protect, leave, lambda w: made[0])
+    return statuses(watcher, plan.made[1])[-1], statuses(watcher, made[0])[-1], watcher, broker
+
+
+def test_what_is_sold_in_one_go_with_a_cancel_waits_for_what_that_had_locked(server):
+    server.faults.delay_request(1.0, path="/api/v3/order", method="DELETE", times=0)
+    closed, cancelled, watcher, broker = cancel_and_close(server)
+    assert (closed, cancelled) == ("Completed", "Canceled")
+    assert_books_agree(server, watcher, broker, OPENING)
+    assert not broker.getposition(watcher.data).size
+
+
+def test_a_cancel_that_is_not_answered_holds_up_nothing_for_long(server, monkeypatch):
+    monkeypatch.setattr(courier, "CANCEL_WAIT_S", 0.2)
+    server.faults.delay_request(2.0, path="/api/v3/order", method="DELETE", times=0)
+    closed, cancelled, watcher, broker = cancel_and_close(server)
+    # By then the exchange had not freed it.
+    assert (closed, cancelled) == ("Margin", "Canceled")
+    assert_books_agree(server, watcher, broker, OPENING)
 
 
 def test_a_run_that_ends_while_a_cancel_waits_for_its_order_ends_quietly(server, caplog):

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
@@ -151,6 +152,29 @@ def test_an_entry_that_filled_while_nobody_ran_gets_its_stop(server, play):
     play(lambda w: live(w) and len(broker_orders(w)) == 2)
     assert len(at_exchange(server)) == before
     assert protection(server)[0] == locked
+
+
+def test_an_exit_that_is_missing_is_sent_before_the_first_bar(server, play):
+    enter = bracket(at=0.95)
+    play(lambda w: enter.made and w.orders and at_exchange(server, "NEW"), enter.act)
+    (entry,) = at_exchange(server)
+    server.call(lambda: server.exchange.fill(server.account(), "BTCUSDT", entry.order_id))
+    seen = []
+
+    def until(w):
+        if not any(message.startswith("Restored") for message in w.messages):
+            return False
+        # No bar comes, and no price, before this returns.
+        assert not len(w.data)
+        end_s = time.monotonic() + 10
+        while not protection(server)[0] and time.monotonic() < end_s:
+            time.sleep(0.005)
+        seen.append(protection(server))
+        return True
+
+    play(until)
+    locked, held = seen[0]
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001") > 0
 
 
 def broker_orders(watcher):
@@ -401,3 +425,19 @@ def test_an_exit_that_never_arrived_is_sent_again(server, play):
     locked, held = protection(server)
     assert locked == held // Decimal("0.00001") * Decimal("0.00001")
     assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
+
+
+def test_an_exit_whose_answer_was_lost_is_not_sent_again(server, play):
+    enter = bracket()
+    lost = server.faults.drop_answer(path="/api/v3/orderList/oco", method="POST")
+    # Nothing is told by the streams either, and the look-up finds nothing yet.
+    server.faults.lose(stream="user", times=0)
+    server.faults.not_visible(path="/api/v3/order", method="GET", times=0)
+    play(lambda w: lost.fired and any("Nobody knows" in message for message in w.messages), enter.act)
+    server.faults.clear()
+    watcher, _ = play(lambda w: live(w) and all(order.status == bt.Order.Accepted for order in broker_orders(w)))
+    assert {order.getordername() for order in broker_orders(watcher)} == {"Stop", "Limit"}
+    sent = [request for request in server.requests if request.path == "/api/v3/orderList/oco"]
+    assert [request.method for request in sent] == ["POST"]
+    locked, held = protection(server)
+    assert locked == held // Decimal("0.00001") * Decimal("0.00001")

@@ -532,3 +532,22 @@ def test_what_is_good_for_long_ends_at_the_exchange_and_what_else_has_an_end_is_
     assert (near.status, near.good_till_ms, stop.status) == ("CANCELED", 0, "CANCELED")
     cancelled = [request for request in server.requests if request.method == "DELETE"]
     assert {request.path for request in cancelled} == {"/fapi/v1/order", "/fapi/v1/algoOrder"}
+
+
+@pytest.mark.parametrize("other", [bt.Order.Stop, bt.Order.Limit])
+def test_an_order_whose_time_is_over_takes_along_what_it_excludes(simulator, other):
+    server = simulator(contracts=[BTC], margin=WALLET, seed=5, history_ms=HOUR_MS, speed=150)
+
+    def place(w):
+        price, far = w.data.close[0], dt.timedelta(seconds=640)
+        first = w.sell(size=0.1, exectype=bt.Order.Limit, price=price * 1.2, valid=far)
+        return [first, w.sell(size=0.1, exectype=other, price=price * {3: 0.8, 2: 1.3}[other], oco=first)]
+
+    store = store_of(server, "binanceusdm", config={"options": {"recvWindow": 60_000}})
+    watcher, plan, _, _ = trade(server, lambda w: w.buy(size=0.1), place, store=store)
+    assert [statuses(watcher, order)[-1] for order in plan.made] == ["Completed", "Expired", "Canceled"]
+    orders = server.call(lambda: [*server.contracts.orders, *server.contracts.algos])
+    assert not [order for order in orders if order.status == "NEW"]
+    # Two exits of one holding take turns, and what takes turns ends here; of others the exchange ends the first.
+    (first,) = [order for order in orders if getattr(order, "good_till_ms", 0)]
+    assert first.status == ("CANCELED" if other == bt.Order.Stop else "EXPIRED")

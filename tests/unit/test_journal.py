@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -126,6 +127,36 @@ def test_a_client_id_of_an_earlier_run_is_refused_and_holds_up_no_other(desk):
     assert said[0] == said[2] == ""
     assert "in use" in said[1]
     assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,), (2,), (4,)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(intent(2), tradeid=2**64),
+        replace(intent(2), tradeid=(1, 2)),
+        replace(intent(2), asked={"tradeid": 2**64}),
+        intent(2, note=2**64),
+        intent(2, note="\ud800"),
+    ],
+)
+def test_an_intent_that_cannot_be_written_is_refused_and_holds_up_no_other(desk, odd):
+    journal = desk.open()
+    said = desk.kept(journal, intent(1), odd, intent(3))
+    assert said[0] == said[2] == ""
+    assert "cannot be kept in the journal" in said[1]
+    assert desk.kept(journal, intent(4)) == [""]
+    assert desk.rows("SELECT number FROM intents ORDER BY number") == [(1,), (3,), (4,)]
+
+
+def test_a_record_that_cannot_be_written_is_logged_without_secrets(desk, caplog):
+    journal = desk.open()
+    secret = {"tradePassword": "hunter2"}
+    desk.kept(journal, replace(intent(2, **secret), tradeid=2**64, asked={"params": secret}))
+    journal.note(Link(3, 1, "stop", "BTC/USDT", {"params": secret, "note": 2**64}))
+    journal.close()
+    assert caplog.text.count("A record cannot be kept") == 2
+    assert "bt2" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_secrets_among_the_parameters_are_not_kept(desk):
