@@ -281,7 +281,14 @@ class BulkFeed(bt.feed.DataBase, Cursor):
         self._stamp = self._choose_stamp()
         shift_ms, by_calendar = self._shift()
         from_ms, to_ms = self._span()
-        self._arm(shift_ms, by_calendar, from_ms, to_ms, self.islive())
+        self._arm(shift_ms, by_calendar, from_ms, to_ms, self.islive(), self._put_back_whole())
+
+    def _put_back_whole(self) -> bool:
+        """Whether a bar that another data is to come before is kept for the next pass also where lines are bounded.
+
+        Backtrader loses it there (exactbars=1): in a backtest the results are backtrader's.
+        """
+        return bool(self.islive())
 
     def _timeframe_text(self) -> str | None:
         # From the parameters: a resampler changes _timeframe and _compression of the data that it stands on.

@@ -38,7 +38,6 @@ from ccxtbt.resampled import (
     LiveClone,
     ResampledFeed,
     ResampledFeedWithVolumes,
-    waits,
 )
 
 __all__ = ["CCXTFeed", "CCXTStore"]
@@ -244,7 +243,7 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
         """Bound the memory of the lines; cerebro calls it. A forming bar needs the room of a replayed one."""
-        super().qbuffer(savemem, replaying=replaying or self.p.partial)
+        super().qbuffer(savemem, replaying=replaying or self.p.partial or bool(self._filters))
 
     def clone(self, **kwargs: Any) -> Any:
         """Return a data over this one, for cerebro to resample or replay."""
@@ -279,8 +278,8 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         """Let this feed's bars be resampled; cerebro calls it."""
         self._refuse_partial()
         self.addfilter(BarResampler, **kwargs)
-        # On the feed itself: the others keep the methods in C, which cerebro calls on every data in every pass.
-        self.__dict__.update(_check=self._check_nothing, next=self._next_beside)
+        # On the feed itself: the others keep the method in C, which cerebro calls on every data in every pass.
+        self.__dict__["_check"] = self._check_nothing
 
     def replay(self, **kwargs: Any) -> None:
         """Let this feed's bars be replayed; cerebro calls it."""
@@ -288,6 +287,10 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
         self.addfilter(BarReplayer, **kwargs)
         if self.islive():
             self.__dict__["_check"] = self._check_nothing
+
+    def _put_back_whole(self) -> bool:
+        # A bar that ends two coarser ones is put back for the first of them.
+        return self.islive() or any(isinstance(data, BarClone) and data.data is self for data in self._env.datas)
 
     def _refuse_partial(self) -> None:
         if self.p.partial:
@@ -298,21 +301,6 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def _check_nothing(self, forcedata: Any = None) -> None:
         """Close no bar by a clock or by another market's bar: its own last part may still be on the way."""
-
-    def _next_beside(self, datamaster: Any = None, ticks: bool = True) -> Any:
-        if datamaster is None and waits(self):
-            return None if self.islive() else False
-        return type(self).next(self, datamaster, ticks)
-
-    def _tell_what_is_left(self) -> None:
-        left = 0 if self.islive() else self.pending
-        if left and waits(self):
-            logger.warning(
-                "%s: %d bars are later than the last bar of the datas that are not resampled, from which backtrader "
-                "takes its time: they were not delivered. Take data.resampled(), or one end for all.",
-                self.p.dataname,
-                left,
-            )
 
     def setenvironment(self, env: Any) -> None:
         """Join a cerebro, and bring the store along."""
@@ -504,7 +492,6 @@ class CCXTFeed(BulkFeed, metaclass=_MetaFeed):
 
     def stop(self) -> None:
         """End the run; the next one loads anew."""
-        self._tell_what_is_left()
         super().stop()
         self._sink = self.tell_price = None
 

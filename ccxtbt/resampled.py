@@ -17,17 +17,6 @@ from ccxtbt.exchange.facts import EXTRA_LINES
 from ccxtbt.market import timeframes
 
 
-def waits(data: Any) -> bool:
-    """Whether a data may come only beside a bar of a plain one.
-
-    Backtrader's loop takes the time of a pass from the datas that are not resampled, and fails in a pass in which
-    there are such datas and none of them has a bar.
-    """
-    if not data.resampling or data.replaying:
-        return False
-    return any(other.replaying or not other.resampling for other in data._env.datas)
-
-
 class _PastGaps:
     """What backtrader's resampler and replayer lack: an end of the open bar where the market was quiet over that end.
 
@@ -72,6 +61,12 @@ class _PastGaps:
 class BarResampler(_PastGaps, Resampler):
     """Backtrader's resampler for bars that are stamped with their close, also where the market was quiet."""
 
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        # Backtrader takes no time from a data that says it is resampled: such a bar could only come with one of
+        # another data, and where there is none backtrader's loop fails. By its own time it comes as any bar does.
+        data.resampling = 0
+
     def __call__(self, data: Any, fromcheck: bool = False, forcedata: Any = None) -> Any:
         """Take the bar that has come; see backtrader."""
         end = None if fromcheck else self._passed(data)
@@ -115,18 +110,21 @@ class BarClone(DataClone):
         if not self._env._dopreload:
             self._dlen -= size
 
+    def qbuffer(self, savemem: int = 0, replaying: bool = False) -> None:
+        """Bound the memory of the lines; cerebro calls it. A bar that is put back needs the room of a replayed one."""
+        super().qbuffer(savemem, replaying=True)
+
+    def _check(self, forcedata: Any = None) -> None:
+        """Close a bar that another market's bar has passed, but none by the clock, beside a live feed."""
+        if forcedata is not None:
+            super()._check(forcedata)
+
 
 class LiveClone(BarClone):
     """The same, from a live feed."""
 
     def _check(self, forcedata: Any = None) -> None:
         """Close no bar by a clock or by another market's bar: its own last part may still be on the way."""
-
-    def next(self, datamaster: Any = None, ticks: bool = True) -> Any:
-        """Move to the next bar; where it `waits`, only when a plain data has moved."""
-        if datamaster is None and waits(self):
-            return False
-        return super().next(datamaster, ticks)
 
 
 class ResampledFeed(BulkFeed):

@@ -312,7 +312,7 @@ cdef class Cursor:
     # What a bounded buffer gave up for the bar loaded last, so that a bar which is not due yet can go back.
     cdef list _given_up
     cdef Bar _loaded
-    cdef bint _can_unload, _of_columns
+    cdef bint _put_back, _can_unload, _of_columns
 
     # Stamp: the open plus _shift_ms, or for calendar months and years what _stamp_of() says.
     cdef int64_t _shift_ms, _from_ms, _to_ms
@@ -371,12 +371,13 @@ cdef class Cursor:
         self._share_later = False
         return 0
 
-    def _arm(self, int64_t shift_ms, bint calendar_stamp, int64_t from_ms, int64_t to_ms, bint live):
+    def _arm(self, int64_t shift_ms, bint calendar_stamp, int64_t from_ms, int64_t to_ms, bint live, bint put_back):
         self._shift_ms = shift_ms
         self._calendar_stamp = calendar_stamp
         self._from_ms = from_ms
         self._to_ms = to_ms
         self._live = live
+        self._put_back = put_back
         self._ready()
         self._share()
         self._slice()
@@ -705,7 +706,7 @@ cdef class Cursor:
                 self._forward_all(NAN, 1)
                 self._backwards_all(1, True)
             return ret
-        if self._close.mode and self._live:
+        if self._close.mode and self._put_back:
             self._note_loaded(&bar, self._pos != pos)
         if self._bound():
             # A line of this feed may follow another one: all must have moved before the first is set.

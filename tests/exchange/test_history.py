@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import backtrader as bt
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -138,6 +139,18 @@ def test_a_second_run_asks_for_nothing(simulator, tmp_path):
     assert_equals_exchange(server, again, second, "1m", second._utc_ms(span["fromdate"]))
 
 
+def test_of_a_history_up_to_now_only_bars_that_are_over_for_a_minute_are_kept(simulator, tmp_path):
+    # The last bar has been over for 40 seconds: what the exchange says of it is taken, but not kept.
+    start_ms = 1_704_067_240_000
+    server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat", start_ms=start_ms)
+    feed, watcher, _ = load(server, tmp_path, fromdate=ago(server, minutes=100))
+    (folder,) = tmp_path.rglob("BTC_USDT/1m")
+    kept = pd.read_parquet(folder)["ts_ms"]
+    newest_ms = int(watcher.seen[feed][-1][0]) - MINUTE_MS
+    assert len(kept) > 90
+    assert kept.max() + 2 * MINUTE_MS <= server.clock.now_ms() < newest_ms + 2 * MINUTE_MS
+
+
 def test_only_what_is_missing_is_fetched(simulator, tmp_path):
     server = simulator((BTC,), history_ms=90 * HOUR_MS)
     load(server, tmp_path, fromdate=ago(server, minutes=5_000), todate=ago(server, minutes=4_001))
@@ -201,7 +214,9 @@ def test_bars_made_of_trades_are_not_kept(simulator, tmp_path):
 
 
 def test_a_bar_that_has_just_closed_is_delivered_and_not_kept(simulator, tmp_path):
-    server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat")
+    # The last bar has been over for 40 seconds: what the exchange says of it is taken, but not kept.
+    start_ms = 1_704_067_240_000
+    server = simulator((BTC,), history_ms=3 * HOUR_MS, quiet_bars="flat", start_ms=start_ms)
     feed, watcher, _ = load(server, tmp_path, fromdate=ago(server, minutes=100))
     assert_equals_exchange(server, watcher, feed, "1m", feed._utc_ms(feed.p.fromdate))
     (path,) = tmp_path.rglob("*.parquet")

@@ -177,7 +177,7 @@ def test_beside_another_market_each_data_is_what_it_is_in_a_backtest(simulator, 
 
 
 @pytest.mark.parametrize("build", [resampled_beside_another, replayed_beside_another])
-def test_in_a_backtest_a_market_that_ends_before_another_ends_neither_the_run_nor_in_silence(simulator, build, caplog):
+def test_in_a_backtest_a_market_that_ends_before_another_ends_neither_the_run_nor_the_other(simulator, build):
     server = simulator((replace(BTC, trades_per_minute=90), ETH), history_ms=HOUR_MS)
     store, now = store_of(server), ago(server, minutes=0)
     spans = {"BTC": now, "ETH": ago(server, minutes=1)}
@@ -194,12 +194,7 @@ def test_in_a_backtest_a_market_that_ends_before_another_ends_neither_the_run_no
         store.stop()
     other, coarse = watcher.datas
     assert abs(stamp_ms(other) - utc_ms(spans["ETH"])) < 30_000
-    left = [text for text in caplog.messages if "later than the last bar" in text]
-    if build is replayed_beside_another:
-        assert abs(stamp_ms(coarse) - utc_ms(now)) < 30_000
-        assert not left
-    else:
-        assert len(left) == 1
+    assert abs(stamp_ms(coarse) - utc_ms(now)) < 30_000
 
 
 def run_bulk(server, *frames, until, **kwargs):
@@ -281,3 +276,112 @@ def test_coarser_bars_that_would_be_wrong_are_refused(simulator, build, sentence
     store = store_of(simulator((BTC,), history_ms=HOUR_MS))
     with pytest.raises(ConfigError, match=sentence):
         run(store, *build(store), until=lambda w: False)
+
+
+MINUTE_MS = 60_000
+AT_TEN_MS = 1_609_495_200_000  # 2021-01-01 10:00 UTC, a Friday
+FIVE_MINUTES = {"timeframe": bt.TimeFrame.Minutes, "compression": 5}
+
+
+def hour_from_ten(store, *hours, historical=True):
+    return store.getdata(
+        dataname="BTC/USDT",
+        timeframe="1m",
+        fromdate=dt.datetime.fromisoformat("2021-01-01 10:00"),
+        todate=dt.datetime.fromisoformat("2021-01-01 10:59"),
+        sessions=list(hours),
+        historical=historical,
+    )
+
+
+class Arrivals(Watcher):
+    """Writes down too which bar of the first data was the last when each of the second came."""
+
+    def __init__(self):
+        super().__init__()
+        self.arrived = []
+
+    def next(self):
+        if len(self.data1) > len(self.arrived):
+            self.arrived.append(stamp_ms(self.data0))
+        super().next()
+
+
+def assert_whole_and_in_time(watcher):
+    """Hold bars of five minutes to the minutes that the same strategy saw, each in the pass that told that it ended."""
+    made = {}
+    for bar in watcher.seen[watcher.data0]:
+        made.setdefault(-(-int(bar[0]) // (5 * MINUTE_MS)) * 5 * MINUTE_MS, []).append(bar)
+    seen = watcher.seen[watcher.data1]
+    made = dict(list(made.items())[: len(seen)])
+    assert [bar[:5] for bar in seen] == [
+        (stamp, bars[0][1], max(bar[2] for bar in bars), min(bar[3] for bar in bars), bars[-1][4])
+        for stamp, bars in made.items()
+    ]
+    assert [bar[5] for bar in seen] == pytest.approx([sum(bar[5] for bar in bars) for bars in made.values()], rel=1e-12)
+    assert watcher.arrived == [bars[-1][0] for bars in made.values()]
+
+
+@pytest.mark.parametrize("exactbars", [False, 1])
+@pytest.mark.parametrize("end", ["10:40", "10:50"])
+def test_a_bar_that_ends_two_coarser_ones_loses_none_and_delays_none(simulator, end, exactbars):
+    server = simulator((replace(BTC, quiet=0.0),), history_ms=4 * HOUR_MS, start_ms=AT_TEN_MS + 2 * HOUR_MS)
+    store = store_of(server)
+    # The minutes around a full five are missing, and the first bar after them, perhaps the last of all, ends the next.
+    fine = hour_from_ten(store, ("10:00", "10:33"), ("10:39", end))
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(fine)
+    cerebro.resampledata(fine, **FIVE_MINUTES)
+    cerebro.addstrategy(Arrivals, until=lambda w: False)
+    try:
+        (watcher,) = cerebro.run(exactbars=exactbars)
+    finally:
+        store.stop()
+    assert len(watcher.seen[watcher.datas[1]]) == (8 if end == "10:40" else 10)
+    assert_whole_and_in_time(watcher)
+
+
+@pytest.mark.parametrize("coarser", ["resampledata", "replaydata"])
+def test_a_history_that_ends_within_a_coarser_bar_goes_with_a_live_market(simulator, coarser):
+    spec = replace(BTC, quiet=0.0)
+    server = simulator((spec, ETH), history_ms=4 * HOUR_MS, start_ms=AT_TEN_MS + 2 * HOUR_MS, speed=40)
+    store = store_of(server)
+    past = hour_from_ten(store, ("10:00", "10:33"))
+    live = store.getdata(dataname="ETH/USDT", **SECONDS)
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(past)
+    getattr(cerebro, coarser)(past, **FIVE_MINUTES)
+    cerebro.adddata(live)
+    cerebro.addstrategy(
+        Watcher, until=lambda w: live.origins.get("ws", 0) >= 20, act=lambda w: store.put_notification("")
+    )
+    try:
+        (watcher,) = cerebro.run()
+    finally:
+        store.stop()
+    assert not watcher.timed_out
+    assert len(watcher.seen[past]) == 33
+    # A bar that is replayed is written down as it is first seen, after its first minute.
+    first_minute = 5 if coarser == "resampledata" else 1
+    stamps = [bar[0] for bar in watcher.seen[watcher.datas[1]]]
+    assert stamps == [AT_TEN_MS + (minutes + first_minute) * MINUTE_MS for minutes in range(0, 35, 5)]
+
+
+def test_live_too_a_bar_that_ends_two_coarser_ones_loses_none_and_delays_none(simulator):
+    # It is 10:32, and an hour lasts 18 seconds.
+    server = simulator(
+        (replace(BTC, quiet=0.0),), history_ms=4 * HOUR_MS, start_ms=AT_TEN_MS + 32 * MINUTE_MS, speed=200
+    )
+    store = store_of(server)
+    fine = hour_from_ten(store, ("10:00", "10:33"), ("10:39", "10:50"), historical=False)
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(fine)
+    cerebro.resampledata(fine, **FIVE_MINUTES)
+    cerebro.addstrategy(Arrivals, until=lambda w: stamp_ms(fine) >= AT_TEN_MS + 46 * MINUTE_MS if len(fine) else False)
+    try:
+        (watcher,) = cerebro.run()
+    finally:
+        store.stop()
+    assert not watcher.timed_out
+    assert len(watcher.seen[watcher.data1]) == 9
+    assert_whole_and_in_time(watcher)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,6 +134,39 @@ def test_a_damaged_file_is_set_aside(tmp_path, spoil):
     # It is said once, and what comes next is kept.
     shelf.add(bars(START_MS, 500), Spans([(START_MS, START_MS + 500 * MINUTE_MS)]))
     assert list(assert_holds(shelf, START_MS, START_MS + DAY_MS)) == [(START_MS, START_MS + 500 * MINUTE_MS)]
+
+
+def test_a_damaged_file_is_set_aside_by_who_writes_too(tmp_path):
+    shelf = shelf_in(tmp_path)
+    shelf.add(bars(START_MS, 5), Spans([(START_MS, START_MS + 5 * MINUTE_MS)]))
+    (path,) = shelf.folder.iterdir()
+    path.write_bytes(b"not parquet at all")
+    shelf.add(bars(START_MS, 9), Spans([(START_MS, START_MS + 9 * MINUTE_MS)]))
+    (aside,) = shelf.folder.with_name("1m.damaged").iterdir()
+    assert aside.read_bytes() == b"not parquet at all"
+    assert list(assert_holds(shelf, START_MS, START_MS + DAY_MS)) == [(START_MS, START_MS + 9 * MINUTE_MS)]
+
+
+def test_a_file_that_was_mended_meanwhile_is_left(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "ccxtbt.market.archive")
+    shelf = shelf_in(tmp_path)
+    shelf.add(bars(START_MS, 5), Spans([(START_MS, START_MS + 5 * MINUTE_MS)]))
+    (path,) = shelf.folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with ThreadPoolExecutor(1) as reader:
+        # Another process is writing: who found the damage has to wait for it.
+        with FileLock(shelf.folder.with_name(f".{shelf.folder.name}.lock")):
+            reading = reader.submit(shelf.read, START_MS, START_MS + DAY_MS)
+            until_s = time.monotonic() + 5
+            while "cannot be read" not in caplog.text and time.monotonic() < until_s:
+                time.sleep(0.001)
+            assert "cannot be read" in caplog.text
+            path.write_bytes(whole)
+        _, damage = reading.result(timeout=10)
+    assert damage == []
+    assert path.read_bytes() == whole
+    assert not shelf.folder.with_name("1m.damaged").exists()
 
 
 def test_a_file_of_another_market_is_not_taken_for_this_ones(tmp_path):

@@ -107,6 +107,18 @@ def test_a_reading_before_the_bar_has_settled_does_not_count(handover):
     assert len(handover.release()) == 1
 
 
+def test_one_reading_decides_alone_only_if_it_left_when_the_bar_was_long_over(handover):
+    handover.over(END_MS)
+    span, _ = handover.question()
+    # Its answer came in time, but REST may have looked before.
+    handover.rest(answer(span, END_MS + SURE_MS - 40, bar(START_MS)))
+    assert handover.release() == []
+    other = started()
+    other.over(END_MS)
+    other.rest(answer(span, END_MS + SURE_MS, bar(START_MS)))
+    assert len(other.release()) == 1
+
+
 def test_where_nothing_later_exists_rest_is_asked_again_after_a_while(handover):
     handover.over(END_MS)
     span, at_ms = handover.question()
