@@ -498,9 +498,9 @@ class Private:
         while True:
             try:
                 order = await self.find(order_id, client_id, symbol, apart)
-            except TryLaterError:
+            except TryLaterError as error:
                 failures += 1
-                logger.warning("Order %s: its look-up failed %d times; trying on.", client_id, failures)
+                logger.warning("Order %s: its look-up failed %d times (%s); trying on.", client_id, failures, error)
             else:
                 if order is not None:
                     return order

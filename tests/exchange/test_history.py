@@ -8,9 +8,11 @@ import logging
 import subprocess
 import sys
 from urllib.parse import parse_qs
+from urllib.request import urlopen
 
 import backtrader as bt
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -200,6 +202,30 @@ def test_live_bars_are_kept_too_once_they_are_settled(simulator, tmp_path, kind,
     assert_equals_exchange(server, watcher, second, "1s", second._utc_ms(options["fromdate"]))
     if kind is CCXTFeedWithVolumes:
         assert not np.isnan(np.array(second.lines.taker_buy_volume.array)).any()
+
+
+def test_bars_whose_extra_values_could_not_be_read_are_asked_for_again(simulator, tmp_path):
+    server = simulator((BTC,), history_ms=HOUR_MS)
+    start, end = ago(server, minutes=20), ago(server, minutes=10)
+    address = f"{server.url}/api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=11"
+    first_ms = round(start.replace(tzinfo=dt.UTC).timestamp() * 1_000)
+    with urlopen(f"{address}&startTime={first_ms}") as answer:
+        rows = orjson.loads(answer.read())
+    unread = orjson.dumps([[*row[:9], None, *row[10:]] for row in rows])
+    server.faults.answer(200, unread, taken=False, path="/api/v3/klines", nth=1)
+
+    def taken():
+        store = store_of(server, archive=tmp_path)
+        feed = CCXTFeedWithVolumes(
+            store=store, dataname="BTC/USDT", fromdate=start, todate=end, historical=True, **MINUTES
+        )
+        run(store, feed, until=lambda w: False)
+        return np.array(feed.lines.taker_buy_volume.array)
+
+    assert np.isnan(taken()).any()
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert not np.isnan(taken()).any()
+    assert list(tmp_path.rglob("*.parquet"))
 
 
 def test_bars_made_of_trades_are_not_kept(simulator, tmp_path):
